@@ -1,0 +1,140 @@
+"""Calls and the engine interface: run a function somewhere, get its outcome, whatever kills the worker.
+
+An engine takes `Call`s and gives back futures of `Outcome`s. It never raises for a failing call: an exception, a dead
+worker and a call that never ends are outcomes, so that one bad part cannot take the others with it. Two engines exist:
+`InlineEngine` here (this process, one call at a time; debugging and tests) and `RayEngine` in `engine.py`.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one call needs besides a worker.
+
+    Attributes:
+        gpus: GPUs per worker; 0 runs on the CPU workers.
+    """
+
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One unit of work: ``function(*arguments)``; the function must be importable by a worker."""
+
+    label: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    resources: Resources = Resources()
+
+
+@dataclass
+class Outcome:
+    """How a call ended.
+
+    Attributes:
+        value: what it returned, if `error` is None.
+        error: the exception it raised, or why it was given up.
+        trace: the worker's traceback text, for bugs.
+        crashed: the worker died or hung (every attempt), rather than raising.
+        attempts: how often it was started.
+        seconds: wall time of the last attempt.
+        peak_bytes: peak resident memory of the worker so far.
+    """
+
+    value: Any = None
+    error: BaseException | None = None
+    trace: str = ""
+    crashed: bool = False
+    attempts: int = 1
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+class Engine(Protocol):
+    """Runs calls. Thread-safe: several stages submit at the same time."""
+
+    workers: int
+
+    def submit(self, call: Call) -> Future[Outcome]:
+        """Queue a call; the future never carries an exception."""
+        ...
+
+    def close(self) -> None:
+        """Stop all work at once; unfinished calls end with an error outcome."""
+        ...
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """One thread per call for BLAS, OpenMP and torch.
+
+    Parallel sums depend on the number of threads; one thread makes results equal on every machine size, and workers,
+    not threads, fill the cores.
+    """
+    from threadpoolctl import threadpool_limits
+
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 1
+    if torch:
+        torch.set_num_threads(1)
+    try:
+        with threadpool_limits(limits=1):
+            yield
+    finally:
+        if torch and before != 1:
+            torch.set_num_threads(before)
+
+
+def execute(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
+    """Run one call here and now and describe how it ended. Used by every engine's workers."""
+    started = time.perf_counter()
+    outcome = Outcome()
+    try:
+        with single_threaded():
+            outcome.value = function(*arguments)
+    except Exception as error:  # noqa: BLE001  (the boundary of a worker: every failure is an outcome)
+        outcome.error, outcome.trace = error, traceback.format_exc()
+    outcome.seconds = time.perf_counter() - started
+    outcome.peak_bytes = peak_bytes_now()
+    return outcome
+
+
+def peak_bytes_now() -> int:
+    """Peak resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+class InlineEngine:
+    """Runs every call in this process, in the caller's thread, one at a time."""
+
+    workers = 1
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def submit(self, call: Call) -> Future[Outcome]:
+        future: Future[Outcome] = Future()
+        with self._lock:
+            if self._closed:
+                future.set_result(Outcome(error=RuntimeError("the engine is closed")))
+            else:
+                future.set_result(execute(call.function, call.arguments))
+        return future
+
+    def close(self) -> None:
+        self._closed = True

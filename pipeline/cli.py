@@ -1,0 +1,155 @@
+"""The command: `curate run config.yaml` and the commands around it.
+
+Exit codes: 0 done, 1 failed, 2 bad config, 130 interrupted (run again to go on).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated, Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch load: one thread per worker, equal everywhere
+
+import typer
+from rich.console import Console
+
+from .. import __version__
+from ..errors import CurateError
+
+app = typer.Typer(
+    name="curate",
+    help="One YAML file in; a released dataset, trained models and an evaluation report out.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+ConfigArgument = Annotated[str, typer.Argument(help="Config file.", metavar="CONFIG")]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(help="Dotted overrides such as pretrain.batch_size=512.", metavar="KEY=VALUE...")
+]
+
+
+@app.command()
+def run(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait while another run uses the workdir.")] = False,
+) -> None:
+    """Run a config to its end. Finished work is reused; after a kill, the same command goes on."""
+    from .commands.run import run_config
+
+    run_config(config, overrides or [], out, err, wait)
+
+
+@app.command()
+def plan(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
+    """Show the stages of a run: what will run, what is reused, how many parts, and how long it may take."""
+    from .commands.plan import show_plan
+
+    show_plan(config, overrides or [], out)
+
+
+@app.command()
+def check(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
+    """Validate a config, and the paths, models, memory and disk that it needs, before any work."""
+    from .commands.check import check_config
+
+    check_config(config, overrides or [], out)
+
+
+@app.command()
+def status(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
+    """Show how far a run is, from any shell."""
+    from .commands.status import show_status
+
+    show_status(config, overrides or [], out)
+
+
+@app.command()
+def explain(
+    config: ConfigArgument,
+    uid: Annotated[str, typer.Argument(help="uid of a sample: 32 hexadecimal characters, or the first few.")],
+) -> None:
+    """Tell the fate of one sample in every subset: which filter dropped it, with what value."""
+    from .commands.explain import explain_sample
+
+    explain_sample(config, uid, out)
+
+
+@app.command()
+def report(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Write the report again from finished stages (also of a run that has not ended), and say where it is."""
+    from .commands.report import write_report
+
+    write_report(config, overrides or [], out, open_browser)
+
+
+@app.command()
+def init(path: Annotated[str, typer.Argument(help="File to write.")] = "config.yaml") -> None:
+    """Write a commented starter config."""
+    from .commands.init import write_starter
+
+    write_starter(path, out)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the config, for editors."""
+    import json
+
+    from .config import Config
+
+    print(json.dumps(Config.model_json_schema(), indent=2))
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"curate {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point: errors for people are one line; anything else is a bug and shows its traceback."""
+    try:
+        code: Any = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except CurateError as error:
+        for line in str(error).splitlines():
+            err.print(f"error: {line}", soft_wrap=True, markup=False)
+        for note in getattr(error, "__notes__", ()):
+            err.print(note, soft_wrap=True, markup=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("interrupted; run the same command again to go on")
+        sys.exit(130)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001
+        if type(error).__module__.startswith(("click", "typer")):  # wrong usage of the command line
+            err.print(f"error: {getattr(error, 'format_message', lambda: error)()}", soft_wrap=True, markup=False)
+            sys.exit(2)
+        traceback.print_exc()
+        err.print("error: this is a bug in curate; please report it with the lines above")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

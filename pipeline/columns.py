@@ -1,0 +1,88 @@
+"""Columns of the pool as files: where each lies, and one part seen through them.
+
+Row tables, scores (``<shard>.parquet``) and embeddings (``<shard>.image.npy``, ``<shard>.text.npy``) are aligned row
+for row, so a column of a part is one small read. `FilePart` is what scorers and filters see (`filters.base.Part`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import ConfigError
+from ..registry import unknown
+from ..shards import storage
+from ..shards.shard import Shard
+from ..shards.uid import to_records
+
+MODALITIES = ("image", "text")
+
+
+@dataclass(frozen=True)
+class ColumnStore:
+    """Where the columns of a pool lie.
+
+    Attributes:
+        shards: the pool's shards, in order.
+        scores: folder of each score by its config name; a score ``s`` also owns the columns ``s_*`` of its file.
+        embeddings: folder of each encoder's embeddings.
+    """
+
+    shards: tuple[Shard, ...]
+    scores: dict[str, str] = field(default_factory=dict)
+    embeddings: dict[str, str] = field(default_factory=dict)
+
+    def part(self, index: int, rows: np.ndarray | None = None) -> FilePart:
+        """Part `index`, all rows or only some."""
+        return FilePart(self, index, rows)
+
+    def score_of(self, column: str) -> str | None:
+        """The score whose file holds `column`, if it is a score's."""
+        owners = [s for s in self.scores if column == s or column.startswith(f"{s}_")]
+        return max(owners, key=len) if owners else None
+
+
+def require_columns(columns: Sequence[str], row_table: Sequence[str], scores: Sequence[str], encoders: Sequence[str],
+                    where: str) -> None:
+    """Raise `ConfigError` for a column that nothing provides."""
+    embeddings = [f"{e}.{m}" for e in encoders for m in MODALITIES]
+    known = [*row_table, *scores, *embeddings]
+    for column in columns:
+        owned = any(column == s or column.startswith(f"{s}_") for s in scores)
+        if column not in known and not owned:
+            raise ConfigError(f"{where}: {unknown('column', column, [*scores, *embeddings, *row_table])}")
+
+
+class FilePart:
+    """One part of the pool, or some of its rows, read column by column on demand."""
+
+    def __init__(self, store: ColumnStore, index: int, rows: np.ndarray | None = None) -> None:
+        self.store, self.index = store, index
+        self.shard = store.shards[index]
+        self.name = self.shard.name
+        self._all = rows is None
+        self.rows = np.arange(self.shard.rows(), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def arrow(self, column: str) -> pa.ChunkedArray:
+        score = self.store.score_of(column)
+        path = storage.join(self.store.scores[score], f"{self.name}.parquet") if score else self.shard.table
+        values = pq.read_table(storage.local(path), columns=[column])[column]
+        return values if self._all else values.take(pa.array(self.rows))
+
+    def array(self, column: str) -> np.ndarray:
+        encoder, _, modality = column.rpartition(".")
+        if modality in MODALITIES and encoder in self.store.embeddings:
+            path = storage.join(self.store.embeddings[encoder], f"{self.name}.{modality}.npy")
+            stored = np.load(storage.local(path), mmap_mode="r", allow_pickle=False)
+            return np.asarray(stored[self.rows] if not self._all else stored, np.float32)
+        return self.arrow(column).to_numpy()
+
+    def uids(self) -> np.ndarray:
+        return to_records(self.arrow("uid").to_pylist())

@@ -1,0 +1,57 @@
+"""`curate run`."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from rich.console import Console
+
+from ...errors import StorageError
+from ...shards import storage
+from ..config import load
+from ..lock import locked
+from ..plan import make_plan
+from ..progress import Progress
+from ..run_folder import RunFolder
+from ..runner import Runner
+from .check import check_resources
+
+
+def run_config(path: str, overrides: list[str], out: Console, err: Console, wait: bool = False) -> None:
+    """Plan, run and publish; prints where the results are.
+
+    Raises:
+        CurateError: what went wrong. Everything that was finished is kept.
+    """
+    began = time.perf_counter()
+    config, file = load(path, overrides)
+    plan = make_plan(config)
+    folder = RunFolder.of(config)
+    require_local(config.workdir)
+    with locked(config.workdir, config.name, wait):
+        check_resources(config)
+        folder.begin(file.text, plan)
+        todo = [s for s in plan.stages if not folder.artifact(s.folder).is_done()]
+        out.print(f"run {config.name}: {len(plan.stages)} stages, {len(plan.stages) - len(todo)} finished before")
+        with Progress(config.name, [s.name for s in plan.stages], folder.status, err) as progress:
+            runner = Runner(plan, folder.artifacts, config.cluster, progress)
+            try:
+                ran = runner.run()
+            finally:
+                folder.publish(plan)
+    seconds = time.perf_counter() - began
+    took = f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    out.print(f"done in {took}: {ran} stages run, {len(plan.stages) - ran} reused")
+    for label, place in (("report", folder.report), ("subsets", "subsets"), ("release", "release"), ("models", "models")):
+        target = place if place == folder.report else storage.join(folder.path, place)
+        if storage.exists(target):
+            out.print(f"  {label:8} {target}", soft_wrap=True, markup=False)
+
+
+def require_local(workdir: str) -> None:
+    """Refuse a workdir that is not a folder yet, before any work."""
+    if not storage.is_local(workdir):
+        raise StorageError(f"workdir {workdir!r} is not a folder: runs on object stores are not supported yet")
+    if os.path.exists(workdir) and not os.path.isdir(workdir):
+        raise StorageError(f"workdir {workdir!r} is a file; choose another workdir")

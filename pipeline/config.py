@@ -1,0 +1,193 @@
+"""The config: every section and its options, as pydantic models. The shape of the file is the shape of these classes.
+
+Options of sources, scorers, filters, recipes and suites live beside the code that they configure; here they are only
+put together. Importing this module must stay cheap (no torch), because every command does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+from typing_extensions import Annotated  # noqa: UP035
+
+from ..eval.suites import SUITES, SuiteOption
+from ..filters.registered import FILTERS, SCORERS
+from ..pretrain.recipe import RECIPES
+from ..registry import Options, unknown
+from ..shards.sources import SOURCES
+from ..shards.sources.base import IngestOptions
+from .config_file import ConfigFile
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+
+def _named(value: Any) -> Any:
+    """Allow ``recipe: clip`` for ``recipe: {type: clip}``."""
+    return {"type": value} if isinstance(value, str) else value
+
+
+def union_of(registry: Any) -> Any:
+    """Field type of "one of the registered classes"; a function, because the members are known only at run time."""
+    return registry.union()
+
+
+SourceOption = union_of(SOURCES)
+ScorerOption = union_of(SCORERS)
+FilterOption = union_of(FILTERS)
+RecipeOption = Annotated[union_of(RECIPES), BeforeValidator(_named)]
+Name = Annotated[str, Field(pattern=NAME)]
+
+
+class PoolConfig(IngestOptions):
+    """Where samples come from, and how they become shards."""
+
+    source: SourceOption = Field(description="Where samples come from.")
+
+
+class EncoderTraining(Options):
+    """Train the encoder here, on trusted data: a data filtering network."""
+
+    data: SourceOption = Field(description="Trusted image-text pairs, ingested like the pool.")
+    recipe: RecipeOption = Field(default_factory=lambda: RECIPES["clip"](), description="How to train.")
+    samples_seen: int = Field(ge=1, description="Training budget in samples.")
+
+
+class EncoderConfig(Options):
+    """A model that reads the pool and makes embedding columns."""
+
+    model: str = Field(description="open_clip model name, a shipped tiny model, or a path to a model JSON.")
+    pretrained: str | None = Field(None, description="Local checkpoint, or encoder folder.")
+    train: EncoderTraining | None = Field(None, description="Train it here instead of loading it.")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> EncoderConfig:
+        if (self.pretrained is None) == (self.train is None):
+            raise ValueError("an encoder needs exactly one of `pretrained` (a local path) and `train`")
+        return self
+
+
+class ReleaseConfig(Options):
+    """What consumers get."""
+
+    subsets: list[str] = Field(min_length=1, description="Subsets to release.")
+    embeddings: list[str] = Field(default_factory=list, description="Encoders whose embeddings are released.")
+    samples_per_shard: int = Field(10_000, ge=1, description="Samples per released shard.")
+    datasheet: dict[str, str] = Field(default_factory=dict, description="Texts for the datasheet: licence, contact...")
+
+
+class PretrainConfig(Options):
+    """Train one model per subset and seed, all at the same number of samples seen."""
+
+    recipe: RecipeOption = Field(default_factory=lambda: RECIPES["clip"](), description="How to train.")
+    model: str = Field(description="open_clip model name, a shipped tiny model, or a path to a model JSON.")
+    samples_seen: int = Field(ge=1, description="Training budget in samples, exact.")
+    batch_size: int | None = Field(None, ge=1, description="Overrides the recipe's batch size.")
+    seeds: int = Field(1, ge=1, description="Trainings per subset; they differ in initialisation and order.")
+    subsets: Literal["all"] | list[str] = Field("all", description="Subsets to train on.")
+
+    def effective_recipe(self) -> Any:
+        """The recipe with this section's overrides."""
+        return self.recipe if self.batch_size is None else self.recipe.model_copy(update={"batch_size": self.batch_size})
+
+
+class EvalConfig(Options):
+    """How good each trained model is."""
+
+    suites: list[SuiteOption] = Field(default_factory=lambda: [SUITES["zero_shot"]()], description="What to measure.")
+    data: list[str] = Field(description="Evaluation sets: `digits` (built in) or folders in CLIP_benchmark's layout.")
+    control: str | None = Field(None, description="Subset that the others are compared with; default: the first.")
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+class ReportConfig(Options):
+    """What the report shows."""
+
+    gallery: int = Field(12, ge=0, le=200, description="Examples per gallery (kept, and dropped, per filter).")
+    price_per_cpu_hour: float | None = Field(None, ge=0, description="Adds a cost column, in your currency.")
+
+
+class ClusterConfig(Options):
+    """Where work runs."""
+
+    address: str = Field("local", description="local | inline (this process) | auto | an address of a Ray cluster.")
+    workers: int = Field(0, ge=0, description="CPU workers; 0 = one per CPU.")
+    attempts: int = Field(3, ge=1, description="How often a part is started before it is given up.")
+    part_timeout: float = Field(0.0, ge=0, description="Seconds after which a part counts as hung; 0 = never.")
+
+
+class Config(Options):
+    """One YAML file in; a released dataset, trained models and a report out."""
+
+    name: Name = Field(description="Name of the run.")
+    workdir: str = Field("runs", description="Folder of all runs; finished work in it is reused.")
+    seed: int = Field(0, ge=0, description="All randomness is a function of it.")
+    pool: PoolConfig = Field(description="Where samples come from.")
+    encoders: dict[Name, EncoderConfig] = Field(default_factory=dict, description="Models that read the pool.")
+    scores: dict[Name, ScorerOption] = Field(default_factory=dict, description="Named columns over the whole pool.")
+    subsets: dict[Name, list[FilterOption]] = Field(
+        default_factory=lambda: {"everything": []}, description="Named strategies: ordered lists of filters."
+    )
+    release: ReleaseConfig | None = None
+    pretrain: PretrainConfig | None = None
+    eval: EvalConfig | None = None
+    report: ReportConfig = Field(default_factory=ReportConfig)
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
+
+    @field_validator("subsets", mode="before")
+    @classmethod
+    def _empty_lists(cls, value: Any) -> Any:
+        return {k: v or [] for k, v in value.items()} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _references(self) -> Config:
+        """Names that one section uses must exist in the other."""
+
+        def require(what: str, used_in: str, name: str, known: Any) -> None:
+            if name not in known:
+                raise ValueError(f"{used_in}: {unknown(what, name, known)}")
+
+        for section, names in (
+            ("release.subsets", self.release.subsets if self.release else []),
+            ("pretrain.subsets", self.trained_subsets()),
+            ("eval.control", [self.eval.control] if self.eval and self.eval.control else []),
+        ):
+            for name in names:
+                require("subset", section, name, self.subsets)
+        for name in self.release.embeddings if self.release else []:
+            require("encoder", "release.embeddings", name, self.encoders)
+        for holder, option in self._users_of_columns():
+            encoder = getattr(option, "encoder", None)
+            if encoder is not None:
+                require("encoder", f"{holder} ({option.type})", encoder, self.encoders)
+            like = getattr(option, "like", None)
+            if like is not None:
+                require("subset", f"{holder} ({option.type})", like, self.subsets)
+        if self.eval and not self.pretrain:
+            raise ValueError("eval: there is nothing to evaluate without a `pretrain` section")
+        return self
+
+    def _users_of_columns(self) -> list[tuple[str, Any]]:
+        users = [(f"scores.{name}", option) for name, option in self.scores.items()]
+        return users + [(f"subsets.{name}", option) for name, filters in self.subsets.items() for option in filters]
+
+    def trained_subsets(self) -> list[str]:
+        """Names of the subsets that are trained on, in the config's order."""
+        if not self.pretrain:
+            return []
+        return list(self.subsets) if self.pretrain.subsets == "all" else list(self.pretrain.subsets)
+
+
+def load(path: str, overrides: list[str] | tuple[str, ...] = ()) -> tuple[Config, ConfigFile]:
+    """Read, override and validate a config file.
+
+    Raises:
+        ConfigError: what is wrong, with file, line and key, one problem per line.
+    """
+    file = ConfigFile.read(path)
+    file.override(list(overrides))
+    return file.validate(Config), file

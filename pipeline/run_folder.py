@@ -1,0 +1,96 @@
+"""Where a run's files lie, under names that people look for.
+
+``<workdir>/artifacts`` holds every stage's output by fingerprint, shared by all runs; ``<workdir>/<name>`` is one run's
+view of it: ``config.yaml``, ``status.json``, ``plan.json``, ``subsets/<name>.npy``, ``release/<subset>``,
+``models/<subset>/seed0``... and ``report/index.html``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..shards import storage
+from .artifact import Artifact
+from .config import Config
+from .plan import Plan
+from .stages.filtering import SubsetStage
+from .stages.release import ReleaseStage
+from .stages.report import ReportStage
+from .stages.training import PretrainStage
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder in a workdir."""
+
+    workdir: str
+    name: str
+
+    @classmethod
+    def of(cls, config: Config) -> RunFolder:
+        return cls(config.workdir, config.name)
+
+    @property
+    def path(self) -> str:
+        return storage.join(self.workdir, self.name)
+
+    @property
+    def artifacts(self) -> str:
+        return storage.join(self.workdir, "artifacts")
+
+    @property
+    def status(self) -> str:
+        return storage.join(self.path, "status.json")
+
+    @property
+    def report(self) -> str:
+        return storage.join(self.path, "report", "index.html")
+
+    def artifact(self, folder: str) -> Artifact:
+        return Artifact(storage.join(self.artifacts, folder))
+
+    def begin(self, config_text: str, plan: Plan) -> None:
+        """Record what is about to run."""
+        storage.write_bytes(storage.join(self.path, "config.yaml"), config_text.encode())
+        stages = [
+            {"name": s.name, "artifact": s.folder, "inputs": {r: i.name for r, i in s.inputs.items()}}
+            for s in plan.stages
+        ]
+        storage.write_json(storage.join(self.path, "plan.json"), {"stages": stages})
+
+    def publish(self, plan: Plan) -> None:
+        """Bring finished outputs under their names: small files are copied, folders are linked."""
+        for stage in plan.stages:
+            artifact = self.artifact(stage.folder)
+            if not artifact.is_done():
+                continue
+            if isinstance(stage, SubsetStage):
+                name = stage.name.removeprefix("subset/")
+                self._copy(storage.join(artifact.data, "subset.npy"), storage.join(self.path, "subsets", f"{name}.npy"))
+            elif isinstance(stage, ReleaseStage):
+                self._link(artifact.data, storage.join(self.path, "release", stage.name.removeprefix("release/")))
+            elif isinstance(stage, PretrainStage):
+                self._link(artifact.data, storage.join(self.path, "models", stage.name.removeprefix("pretrain/")))
+            elif isinstance(stage, ReportStage):
+                for name in storage.list_names(artifact.data):
+                    self._copy(storage.join(artifact.data, name), storage.join(self.path, "report", name))
+
+    @staticmethod
+    def _copy(source: str, target: str) -> None:
+        with storage.publishing(target) as temporary:
+            shutil.copyfile(storage.local(source), temporary)
+
+    @staticmethod
+    def _link(source: str, target: str) -> None:
+        path = Path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        relative = os.path.relpath(Path(source).absolute(), path.parent.absolute())
+        if path.is_symlink() and os.readlink(path) == relative:
+            return
+        temporary = path.with_name(f"{storage.TEMPORARY}{path.name}")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(relative)
+        os.replace(temporary, path)

@@ -1,0 +1,291 @@
+"""Running a plan: stages that are ready run side by side, each as calls on one shared engine.
+
+Resuming is not a mode. Every run lists what has a receipt and does the rest; a killed run therefore costs the parts in
+flight. The engine is started only when some call has to be made, so a run with nothing to do ends at once.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from ..errors import CurateError, Interrupted
+from ..shards import storage
+from .artifact import Artifact
+from .calls import Call, Engine, InlineEngine, Outcome, Resources, peak_bytes_now
+from .config import ClusterConfig
+from .plan import Plan
+from .progress import Progress
+from .stage import Stage, Task, Work
+
+T = TypeVar("T")
+STAGES_AT_ONCE = 8
+RECORDED_VERSIONS = ("curate", "torch", "open_clip_torch", "faiss-cpu", "numpy", "pyarrow", "ray", "scikit-learn")
+
+
+class LazyEngine:
+    """The engine that the config asks for, started when the first call comes."""
+
+    def __init__(self, cluster: ClusterConfig) -> None:
+        self._cluster = cluster
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+
+    def get(self) -> Engine:
+        with self._lock:
+            if self._engine is None:
+                if self._cluster.address == "inline":
+                    self._engine = InlineEngine()
+                else:
+                    from .engine import RayEngine  # importing Ray takes half a second
+
+                    c = self._cluster
+                    self._engine = RayEngine(c.address, c.workers, c.attempts, c.part_timeout)
+            return self._engine
+
+    def close(self) -> None:
+        with self._lock:
+            if self._engine is not None:
+                self._engine.close()
+
+
+class _StageWork(Work):
+    """`Work` over an engine, with receipts."""
+
+    def __init__(self, stage: Stage, artifact: Artifact, inputs: Mapping[str, Artifact], runner: Runner) -> None:
+        self.stage, self.artifact, self.inputs = stage, artifact, inputs
+        self._runner = runner
+        self.parts_run = 0
+        self.part_seconds = 0.0
+        self.peak_bytes = 0
+
+    def map(
+        self,
+        function: Callable[..., dict[str, Any]],
+        parts: Mapping[str, tuple[Any, ...]],
+        resources: Resources = Resources(),  # noqa: B008  (immutable)
+    ) -> dict[str, dict[str, Any]]:
+        finished = self.artifact.finished_parts() & parts.keys()
+        todo = [name for name in parts if name not in finished]
+        progress = self._runner.progress
+        progress.parts(self.stage.name, len(finished), len(parts))
+        calls = [
+            Call(f"{self.stage.name} {name}", run_part, (function, self.artifact, name, parts[name]), resources)
+            for name in todo
+        ]
+        failures: list[tuple[str, Outcome]] = []
+        for i, outcome in self._complete(calls, todo):
+            if outcome.error is not None:
+                failures.append((todo[i], outcome))
+            else:
+                progress.advance(self.stage.name, todo[i])
+        if failures:
+            raise _failure(self.stage.name, failures, len(parts))
+        results = {}
+        for name in parts:
+            receipt = self.artifact.part_receipt(name)
+            results[name] = receipt["result"]
+            self.part_seconds += receipt["seconds"]
+            self.peak_bytes = max(self.peak_bytes, receipt["peak_bytes"])
+        return results
+
+    def gather(self, function: Callable[..., T], arguments: list[tuple[Any, ...]]) -> list[T]:
+        calls = [Call(f"{self.stage.name} ({function.__name__})", function, a) for a in arguments]
+        results: list[Any] = [None] * len(calls)
+        names = [f"{function.__name__} {i}" for i in range(len(calls))]
+        failures = []
+        for i, outcome in self._complete(calls, names):
+            results[i] = outcome.value
+            if outcome.error is not None:
+                failures.append((names[i], outcome))
+        if failures:
+            raise _failure(self.stage.name, failures, len(calls))
+        return results
+
+    def _complete(self, calls: list[Call], names: list[str]) -> Iterator[tuple[int, Outcome]]:
+        """Outcomes as they come, with a bounded number of calls in flight."""
+        if not calls:
+            return
+        engine = self._runner.engine.get()
+        in_flight: dict[Future[Outcome], int] = {}
+        waiting = iter(range(len(calls)))
+        exhausted = False
+        while in_flight or not exhausted:
+            self._runner.check_stop()
+            while not exhausted and len(in_flight) < 2 * engine.workers:
+                i = next(waiting, None)
+                if i is None:
+                    exhausted = True
+                else:
+                    in_flight[engine.submit(calls[i])] = i
+            done, _ = wait(in_flight, timeout=0.5, return_when=FIRST_COMPLETED)
+            for future in done:
+                outcome = future.result()
+                self._runner.check_stop()
+                self.parts_run += 1
+                yield in_flight.pop(future), outcome
+            self._runner.progress.within(self.stage.name, self.artifact, [names[i] for i in in_flight.values()])
+
+
+def run_part(
+    function: Callable[..., dict[str, Any]], artifact: Artifact, name: str, arguments: tuple[Any, ...]
+) -> dict[str, Any]:
+    """Run one part on a worker and leave its receipt. The receipt comes after everything that the part published."""
+    started = time.perf_counter()
+    task = Task(name, artifact.data, artifact.scratch(name), artifact.progress_path(name))
+    result = function(task, *arguments)
+    receipt = {"result": result, "seconds": round(time.perf_counter() - started, 3), "peak_bytes": peak_bytes_now()}
+    storage.write_json(artifact.part_path(name), receipt)
+    return result
+
+
+def _failure(stage: str, failures: list[tuple[str, Outcome]], parts: int) -> CurateError:
+    """One error for all failed parts of a stage: the first one's cause, and the names of all."""
+    name, outcome = failures[0]
+    error = outcome.error
+    if len(failures) == 1 and parts == 1 and isinstance(error, CurateError):
+        return type(error)(f"{stage}: {error}")
+    names = ", ".join(n for n, _ in failures[:5]) + (f" and {len(failures) - 5} more" if len(failures) > 5 else "")
+    cause = str(error) if isinstance(error, CurateError) else f"{type(error).__name__}: {error}"
+    kind = type(error) if isinstance(error, CurateError) else CurateError
+    failed = kind(
+        f"{stage}: {len(failures)} of {parts} parts failed ({names}); the others are done and kept. {name}: {cause}"
+    )
+    if not isinstance(error, CurateError) and outcome.trace:
+        failed.add_note(outcome.trace)
+    return failed
+
+
+class Runner:
+    """Runs one plan in one workdir.
+
+    Args:
+        plan: what to do.
+        artifacts: folder of all artifacts of the workdir.
+        progress: where progress is shown.
+    """
+
+    def __init__(self, plan: Plan, artifacts: str, cluster: ClusterConfig, progress: Progress) -> None:
+        self.plan, self.progress = plan, progress
+        self.engine = LazyEngine(cluster)
+        self._artifacts = artifacts
+        self._stop = threading.Event()
+        self._signal = 0
+
+    def artifact(self, stage: Stage) -> Artifact:
+        return Artifact(storage.join(self._artifacts, stage.folder))
+
+    def check_stop(self) -> None:
+        """Raise in a stage's thread once the run is to end."""
+        if self._stop.is_set():
+            raise Interrupted("interrupted; run the same command again to go on")
+
+    def run(self) -> int:
+        """Run every stage that is not done; returns how many were run.
+
+        Raises:
+            CurateError: the first stage that failed; stages that do not depend on it were still finished.
+        """
+        todo = {s.name: s for s in self.plan.stages if not self.artifact(s).is_done()}
+        for stage in self.plan.stages:
+            if stage.name not in todo:
+                self.progress.reused(stage.name)
+        ran = 0
+        errors: list[BaseException] = []
+        with self._signals(), ThreadPoolExecutor(STAGES_AT_ONCE, "curate-stage") as pool:
+            running: dict[Future[None], Stage] = {}
+            failed: set[str] = set()
+            try:
+                while todo or running:
+                    for stage in list(todo.values()):
+                        if any(i.name in failed for i in stage.inputs.values()):
+                            failed.add(stage.name)
+                            del todo[stage.name]
+                            self.progress.skipped(stage.name)
+                        elif len(running) < STAGES_AT_ONCE and not self._stop.is_set():
+                            waiting = {s.name for s in running.values()} | todo.keys()
+                            if not any(i.name in waiting for i in stage.inputs.values()):
+                                del todo[stage.name]
+                                running[pool.submit(self._run_stage, stage)] = stage
+                    if not running:
+                        break
+                    done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        stage = running.pop(future)
+                        error = future.exception()
+                        if error is None:
+                            ran += 1
+                        else:
+                            failed.add(stage.name)
+                            errors.append(error)
+            finally:
+                self.engine.close()
+        if self._signal:
+            raise Interrupted("interrupted; everything finished is kept, run the same command again to go on")
+        if errors:
+            raise errors[0]
+        return ran
+
+    def _run_stage(self, stage: Stage) -> None:
+        artifact = self.artifact(stage)
+        work = _StageWork(stage, artifact, {r: self.artifact(s) for r, s in stage.inputs.items()}, self)
+        self.progress.started(stage.name)
+        started = time.perf_counter()
+        try:
+            summary = stage.run(work)
+            artifact.publish(
+                {
+                    "stage": stage.name,
+                    "kind": stage.kind,
+                    "version": stage.version,
+                    "fingerprint": stage.fingerprint,
+                    "identity": stage.identity(),
+                    "inputs": {r: s.fingerprint for r, s in stage.inputs.items()},
+                    "seconds": round(time.perf_counter() - started, 3),
+                    "part_seconds": round(work.part_seconds, 3),
+                    "peak_bytes": work.peak_bytes,
+                    "versions": versions(),
+                    "summary": summary,
+                }
+            )
+        except BaseException as error:
+            self.progress.failed(stage.name, str(error))
+            raise
+        self.progress.finished(stage.name)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """First Ctrl-C or SIGTERM: stop cleanly. Works only in the main thread; elsewhere the caller's handlers stay."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, _frame: Any) -> None:
+            self._signal = number
+            self._stop.set()
+            self.progress.message("stopping; finished parts are kept")
+
+        before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what results depend on, for receipts and the report."""
+    found = {"python": platform.python_version()}
+    for name in RECORDED_VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,120 @@
+"""Stage: one step of a run. Everything that a run does is one of these, and the runner knows nothing more.
+
+A stage names its inputs (other stages), says what identifies its result (`identity`), and does its work in `run`,
+almost always by `Work.map`: a function over parts that writes finished files and returns a small JSON value. Its
+fingerprint is a hash of its kind, version, identity and its inputs' fingerprints; equal fingerprints mean equal
+results, so an artifact made by any earlier run is used as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
+
+from ..shards import storage
+from .artifact import Artifact
+from .calls import Resources
+
+T = TypeVar("T")
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal characters that identify a JSON value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a part function knows about itself; always its first argument.
+
+    Attributes:
+        part: name of the part.
+        out: folder for finished files; publish into it atomically.
+        scratch: this part's folder for resumable state.
+    """
+
+    part: str
+    out: str
+    scratch: str
+    progress_file: str = ""
+
+    def progress(self, done: int, total: int) -> None:
+        """Tell the driver how far the part is (cheap; call it every second or so)."""
+        if self.progress_file:
+            storage.write_bytes(self.progress_file, f"{done} {total}".encode())
+
+
+class Work(ABC):
+    """What a running stage can do. The runner implements it over an engine."""
+
+    artifact: Artifact
+    inputs: Mapping[str, Artifact]
+
+    @property
+    def out(self) -> str:
+        """Folder for finished files."""
+        return self.artifact.data
+
+    @abstractmethod
+    def map(
+        self, function: Callable[..., dict[str, Any]], parts: Mapping[str, tuple[Any, ...]], resources: Resources = ...
+    ) -> dict[str, dict[str, Any]]:
+        """``function(task, *arguments)`` for every part that has no receipt; results of all parts, in part order.
+
+        Raises:
+            CurateError: a part failed (after all others were given their chance); names the parts.
+        """
+
+    @abstractmethod
+    def gather(self, function: Callable[..., T], arguments: list[tuple[Any, ...]]) -> list[T]:
+        """``function(*arguments)`` for each tuple, without receipts: small results, cheap to repeat; in order."""
+
+
+@dataclass(eq=False)
+class Stage(ABC):
+    """One step of the plan.
+
+    Attributes:
+        name: what people see, for example ``subset/curated/3-top_fraction``.
+        inputs: stages whose artifacts `run` reads, by role.
+    """
+
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+    name: str
+    inputs: dict[str, Stage] = field(default_factory=dict)
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """All options that the result depends on, as JSON."""
+
+    @abstractmethod
+    def run(self, work: Work) -> dict[str, Any]:
+        """Do the work; returns the JSON summary that the artifact's receipt keeps."""
+
+    def expected_parts(self, done: Mapping[str, Artifact]) -> int | None:
+        """How many parts it will have, if that is known before it runs; `done` holds finished inputs by role."""
+        return None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the result: kind, version, options and the inputs' fingerprints."""
+        return digest(
+            {
+                "kind": self.kind,
+                "version": self.version,
+                "identity": self.identity(),
+                "inputs": {role: stage.fingerprint for role, stage in self.inputs.items()},
+            }
+        )
+
+    @property
+    def folder(self) -> str:
+        """Name of the artifact's folder."""
+        return f"{self.kind}-{self.fingerprint}"
