@@ -168,11 +168,34 @@ class Scorer(Options):
 
     @abstractmethod
     def score(self, part: Part, name: str) -> dict[str, np.ndarray | pa.Array]:
-        """New columns of the part, row-aligned. `name` is the scorer's name in the config and the main column's name."""
+        """New columns of the part, row-aligned. `name`: the scorer's in the config, and the main column's."""
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for the record as strict JSON: which model file made the column..."""
+        return {}
 
 
 FILTERS: Registry[Filter] = Registry("filter")
 SCORERS: Registry[Scorer] = Registry("scorer")
+
+
+def numbers(part: Part, column: str, dtype: type[np.floating] = np.float32) -> np.ndarray:
+    """A numeric column of the alive rows, ``(n,)`` of `dtype`; null becomes NaN.
+
+    Raises:
+        DataError: the column does not hold numbers.
+    """
+    values = part.arrow(column)
+    kind = values.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
+        raise DataError(f"column {column!r} of part {part.name} holds {kind}, not numbers")
+    target = pa.float64() if dtype is np.float64 else pa.float32()
+    return values.cast(target, safe=False).to_numpy()
+
+
+def json_number(value: float | np.floating) -> float | None:
+    """A number as strict JSON allows it: NaN and the infinities become None."""
+    return float(value) if np.isfinite(value) else None
 
 
 def finite(values: np.ndarray, column: str) -> np.ndarray:

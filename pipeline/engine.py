@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from ..errors import CurateError
 from .calls import Call, Outcome, Resources, execute
@@ -207,6 +207,8 @@ class RayEngine:
         actor, job = pool.running.pop(ref)
         try:
             outcome: Outcome = ray.get(ref)
+        except RayTaskError as error:  # the worker lives, but the call or its result could not travel
+            outcome = Outcome(error=RuntimeError(str(error.cause)), trace=str(error))
         except RayError as error:
             self._retry(pool, job, f"its worker died ({type(error).__name__})")
             return

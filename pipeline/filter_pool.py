@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 
 from ..filters.base import Emitted, Part, Routed
-from ..filters.shuffle import gather
+from ..filters.shuffle import align, gather
 from ..shards import storage
 from .columns import ColumnStore, FilePart
 from .decisions import alive
-from .stage import Task, Work
+from .stage import Work
 
 T = TypeVar("T")
 ROWS_PER_GROUP = 100_000
@@ -187,19 +187,4 @@ class FileRouted(Routed):
         for group in range(self.groups):
             columns, _ = _slice(storage.join(self.folder, f"group{group:05d}.routed"), part.index, part.index + 1)
             found.append(columns)
-        names = {k for columns in found for k in columns} - {"row"}
-        n = len(part.rows)
-        aligned: dict[str, np.ndarray] = {"found": np.zeros(n, bool)}
-        for columns in found:
-            at = np.searchsorted(part.rows, columns["row"])
-            aligned["found"][at] = True
-            for name in names & columns.keys():
-                values = columns[name]
-                if name not in aligned:
-                    fill = np.nan if values.dtype.kind == "f" else np.zeros((), values.dtype)
-                    aligned[name] = np.full((n, *values.shape[1:]), fill, values.dtype)
-                aligned[name][at] = values
-        return aligned
-
-
-__all__ = ["FileRouted", "StagePool", "Survivors", "Task"]
+        return align(part.rows, found)

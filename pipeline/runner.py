@@ -19,11 +19,12 @@ from typing import Any, TypeVar
 from ..errors import CurateError, Interrupted
 from ..shards import storage
 from .artifact import Artifact
-from .calls import Call, Engine, InlineEngine, Outcome, Resources, peak_bytes_now
+from .calls import Call, Engine, InlineEngine, Outcome, Resources
 from .config import ClusterConfig
+from .part import run_part
 from .plan import Plan
 from .progress import Progress
-from .stage import Stage, Task, Work
+from .stage import Stage, Work
 
 T = TypeVar("T")
 STAGES_AT_ONCE = 8
@@ -132,18 +133,6 @@ class _StageWork(Work):
                 self.parts_run += 1
                 yield in_flight.pop(future), outcome
             self._runner.progress.within(self.stage.name, self.artifact, [names[i] for i in in_flight.values()])
-
-
-def run_part(
-    function: Callable[..., dict[str, Any]], artifact: Artifact, name: str, arguments: tuple[Any, ...]
-) -> dict[str, Any]:
-    """Run one part on a worker and leave its receipt. The receipt comes after everything that the part published."""
-    started = time.perf_counter()
-    task = Task(name, artifact.data, artifact.scratch(name), artifact.progress_path(name))
-    result = function(task, *arguments)
-    receipt = {"result": result, "seconds": round(time.perf_counter() - started, 3), "peak_bytes": peak_bytes_now()}
-    storage.write_json(artifact.part_path(name), receipt)
-    return result
 
 
 def _failure(stage: str, failures: list[tuple[str, Outcome]], parts: int) -> CurateError:

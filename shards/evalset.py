@@ -1,9 +1,9 @@
 """Evaluation sets: the WebDataset folder layout that CLIP_benchmark reads, written and read without a network.
 
-A set is a folder: ``classnames.txt``, ``zeroshot_classification_templates.txt``, optionally ``dataset_type.txt`` (absent =
-classification), and per split ``nshards.txt`` and ``0.tar`` ... ``{n-1}.tar`` whose samples hold an image (webp, png, jpg,
-jpeg) and a ``cls`` (ASCII integer). Opening reads the texts; a split maps its tars and reads only labels. Nothing that is
-missing is made up: a set without templates has none, it does not get ImageNet's.
+A set is a folder: ``classnames.txt``, ``zeroshot_classification_templates.txt``, optionally ``dataset_type.txt``
+(absent = classification), and per split ``nshards.txt`` and ``0.tar`` ... ``{n-1}.tar`` whose samples hold an image
+(webp, png, jpg, jpeg) and a ``cls`` (ASCII integer). Opening reads the texts; a split maps its tars and reads only
+labels. Nothing that is missing is made up: a set without templates has none, it does not get ImageNet's.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class EvalSet:
         """Read the texts of the set in `folder`.
 
         Raises:
-            DataError: there is no such folder, or a classification set has no class names, or a template has no placeholder.
+            DataError: no such folder, a classification set without class names, a template without a placeholder.
         """
         folder = folder.rstrip("/")
         if not storage.list_names(folder):

@@ -117,6 +117,12 @@ def exists(path: str) -> bool:
     return bool(fs.exists(remote))
 
 
+def size(path: str) -> int:
+    """Size of a file in bytes."""
+    fs, remote = url_to_fs(path)
+    return int(fs.size(remote))
+
+
 def list_names(folder: str) -> list[str]:
     """Sorted names directly inside `folder`, temporaries left out; empty when the folder is not there."""
     if is_local(folder):
@@ -142,6 +148,8 @@ def expand(pattern: str) -> list[str]:
         fs, remote = url_to_fs(plain)
         return sorted(str(p) for p in fs.glob(remote)) if any(c in plain for c in "*?[") else [plain]
     fs, remote = url_to_fs(pattern)
+    if fs.isdir(remote):
+        return [join(pattern, n) for n in list_names(pattern) if fs.isfile(join(remote, n))]
     return sorted(fs.unstrip_protocol(p) for p in fs.glob(remote))
 
 

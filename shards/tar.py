@@ -20,9 +20,10 @@ from . import storage
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
-_TAIL = (
-    b"ustar\x0000" + b"bigdata".ljust(32, b"\0") + b"bigdata".ljust(32, b"\0") + b"0000000\x000000000\x00"
-).ljust(255, b"\0")
+_MAX_EXTENSION = 1 << 16  # bytes of an extension header that is read
+_TAIL = (b"ustar\x0000" + b"bigdata".ljust(32, b"\0") + b"bigdata".ljust(32, b"\0") + b"0000000\x000000000\x00").ljust(
+    255, b"\0"
+)
 
 
 def _header(name: str, size: int) -> bytes:
@@ -74,7 +75,7 @@ class TarReader:
     """Random access to the members of one shard by sample key and extension.
 
     Attributes:
-        keys: sample keys in file order (text before the first dot of the base name).
+        keys: sample keys in file order: folder and base name up to its first dot, as webdataset reads them.
         torn: None, or what is wrong at the end of the file (everything before it is readable).
     """
 
@@ -126,6 +127,7 @@ class TarReader:
 
     def _walk(self, size: int) -> None:
         offset, data = 0, self._map
+        long_name: str | None = None  # of the next member, from an extension header before it
         while offset + BLOCK <= size:
             header = data[offset : offset + BLOCK]
             if header[0] == 0:  # end of archive
@@ -141,11 +143,18 @@ class TarReader:
             if start + length > size:
                 self.torn = f"truncated at byte {offset} ({start + length - size} bytes missing)"
                 return
-            if header[156:157] in (b"0", b"\0"):  # regular files; links, folders and others are passed over
-                name = header[:100].split(b"\0", 1)[0].decode("utf-8", "replace")
-                key, dot, extension = name.rsplit("/", 1)[-1].partition(".")
-                if dot and key:
+            kind = header[156:157]
+            if kind in (b"0", b"\0"):  # regular files; links, folders and others are passed over
+                name = long_name or _name(header)
+                folder, _, base = name.removeprefix("./").rpartition("/")
+                stem, dot, extension = base.partition(".")
+                if dot and stem:
+                    key = f"{folder}/{stem}" if folder else stem
                     self._members.setdefault(key, {}).setdefault(extension.lower(), (start, length))
+            if kind in (b"x", b"L") and length <= _MAX_EXTENSION:
+                long_name = _long_name(kind, data[start : start + length])
+            elif kind != b"g":
+                long_name = None
             offset = start + length + (-length % BLOCK)
         self.torn = f"no end-of-archive mark in {size} bytes"
 
@@ -157,9 +166,33 @@ class TarReader:
 
 
 def _size(header: bytes) -> int | None:
-    """Member size in bytes, or None when the field is not octal digits."""
+    """Member size in bytes, or None when the field is neither octal digits nor GNU's base 256."""
+    if header[124] == 0x80:
+        return int.from_bytes(header[125:136], "big")
     digits = header[124:136].strip(b" \0")
     try:
         return int(digits, 8) if digits else None
     except ValueError:
         return None
+
+
+def _name(header: bytes) -> str:
+    name = header[:100].split(b"\0", 1)[0]
+    if header[345] and header[262] == 0:  # POSIX splits names of more than 100 bytes; GNU uses these bytes otherwise
+        name = header[345:500].split(b"\0", 1)[0] + b"/" + name
+    return name.decode("utf-8", "replace")
+
+
+def _long_name(kind: bytes, data: bytes) -> str | None:
+    """The member name in a GNU (`L`) or POSIX (`x`) extension header, or None."""
+    if kind == b"L":
+        return data.split(b"\0", 1)[0].decode("utf-8", "replace")
+    while data:
+        length = data.split(b" ", 1)[0]
+        if not length.isdigit() or not 0 < int(length[:9]) <= len(data):
+            return None
+        record, data = data[: int(length)], data[int(length) :]
+        name, _, value = record[len(length) + 1 :].partition(b"=")
+        if name == b"path":
+            return value.rstrip(b"\n").decode("utf-8", "replace")
+    return None

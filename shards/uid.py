@@ -91,3 +91,21 @@ def read_subset(path: str) -> np.ndarray:
     if raw.size % RECORD.itemsize:
         raise DataError(f"{path}: neither a .npy file nor raw 16-byte uid records")
     return raw.view(RECORD)
+
+
+def canonical(given: Iterable[str | None], made: Iterable[str], where: str) -> list[str]:
+    """uids of samples as text: lower case, 32 characters; where `given` has none, the one in `made`.
+
+    Raises:
+        DataError: a given uid is not 1-32 hexadecimal characters; `where` tells of which file.
+    """
+    uids = []
+    for row, (old, new) in enumerate(zip(given, made, strict=True)):
+        uid = old.lower().rjust(32, "0") if old else new
+        if len(uid) != 32 or uid.strip("0123456789abcdef"):
+            raise DataError(
+                f"{where}: uid {old!r} (row {row} of the shard) is not 1-32 hexadecimal characters; "
+                "name another column, or none, with `uid:`"
+            )
+        uids.append(uid)
+    return uids

@@ -1,7 +1,7 @@
 """The demo's captions: sentences that name a digit in English or another language, and those that say nothing.
 
-Every English sentence, with any of the twenty ways to name a digit, is English to fastText's lid.176, and no foreign one is.
-The vocabulary is kept small, so that a text tower of a few layers can learn it in minutes.
+Every English sentence, with any of the twenty ways to name a digit, is English to fastText's lid.176 (the compressed
+one), and no foreign one is. The vocabulary is kept small, so that a text tower of a few layers can learn it in minutes.
 """
 
 from __future__ import annotations

@@ -20,11 +20,11 @@ from PIL import Image
 
 from ...errors import DataError
 from ..evalset import write_evalset
+from .captions import WORDS
 
 SCANS_DIGEST = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 """SHA-256 of the scans and labels as uint8: what the splits and every recorded number belong to."""
 
-from .captions import WORDS
 EVAL_TEMPLATES = (
     "a photo of the digit {c}",
     "a handwritten {c}",
@@ -55,9 +55,9 @@ def scans() -> Scans:
     """
     from sklearn.datasets import load_digits
 
-    data = load_digits()
-    images = np.asarray(data.images).astype(np.uint8)
-    labels = np.asarray(data.target).astype(np.int64)
+    flat, target = load_digits(return_X_y=True)
+    images = np.asarray(flat).reshape(-1, 8, 8).astype(np.uint8)
+    labels = np.asarray(target).astype(np.int64)
     digest = hashlib.sha256(images.tobytes() + labels.astype(np.uint8).tobytes()).hexdigest()
     if digest != SCANS_DIGEST:
         raise DataError(
@@ -68,7 +68,7 @@ def scans() -> Scans:
 
 def random(*key: int) -> np.random.Generator:
     """Generator of the stream named by `key`, the same on every machine and in any order of calls."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((len(key), *key))))
 
 
 @functools.cache
@@ -88,8 +88,8 @@ def _split() -> dict[str, np.ndarray]:
 def split() -> dict[str, np.ndarray]:
     """Scan numbers of each split, ascending int64, disjoint and stratified by class, whatever the run's seed.
 
-    ``test`` (450) is for the reported accuracy only; ``train`` (200) is the evaluation set's train split, for probes and
-    for choices; ``trusted`` (300) makes the trusted pairs; ``pool`` (847) makes the web.
+    ``test`` (450) is for the reported accuracy only; ``train`` (200) is the evaluation set's train split, for probes
+    and for choices; ``trusted`` (300) makes the trusted pairs; ``pool`` (847) makes the web.
     """
     return {name: part.copy() for name, part in _split().items()}
 

@@ -1,4 +1,4 @@
-"""Options of the demo's web: how large it is and how unruly. Everything that decides the prepared files, and the seed."""
+"""Options of the demo's web: how large and how unruly it is. They and the seed decide every prepared file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,32 @@ from ...registry import Options
 class WebOptions(Options):
     """What the demo's web holds; shares are exact fractions of the rows that they speak of."""
 
-    rows: int = Field(4000, ge=50, le=200_000, description="Rows of the pool: links with a caption.")
-    trusted_rows: int = Field(300, ge=10, le=100_000, description="Trusted pairs: held-apart scans, right captions.")
-    wrong_captions: float = Field(0.6, ge=0, le=1, description="Share of the English sentences naming another digit.")
-    foreign: float = Field(0.08, ge=0, le=0.5, description="Share of rows with a right caption that is not English.")
-    boilerplate: float = Field(0.05, ge=0, le=0.3, description="Share of rows whose caption is about no digit at all.")
-    short: float = Field(0.03, ge=0, le=0.2, description="Share of rows whose caption is right but one or two words.")
-    exact_copies: float = Field(0.06, ge=0, le=0.3, description="Share of rows whose file copies another row's.")
-    near_copies: float = Field(0.08, ge=0, le=0.3, description="Share of rows whose picture is another's, re-encoded.")
-    odd_shapes: float = Field(0.02, ge=0, le=0.2, description="Share of pictures that are tiny or long strips.")
-    broken_links: float = Field(0.08, ge=0, le=0.5, description="Share of rows that give no picture, in ten ways.")
-    redirects: float = Field(0.03, ge=0, le=0.3, description="Share of rows that reach their picture by a redirect.")
+    rows: int = Field(default=4000, ge=50, le=200_000, description="Rows of the pool: links with a caption.")
+    trusted_rows: int = Field(
+        default=300, ge=10, le=100_000, description="Trusted pairs: held-apart scans, right captions."
+    )
+    wrong_captions: float = Field(
+        default=0.6, ge=0, le=1, description="Share of the English sentences naming another digit."
+    )
+    foreign: float = Field(
+        default=0.08, ge=0, le=0.5, description="Share of rows with a right caption that is not English."
+    )
+    boilerplate: float = Field(
+        default=0.05, ge=0, le=0.3, description="Share of rows whose caption is about no digit at all."
+    )
+    short: float = Field(
+        default=0.03, ge=0, le=0.2, description="Share of rows whose caption is right but one or two words."
+    )
+    exact_copies: float = Field(
+        default=0.06, ge=0, le=0.3, description="Share of rows whose file copies another row's."
+    )
+    near_copies: float = Field(
+        default=0.08, ge=0, le=0.3, description="Share of rows whose picture is another's, re-encoded."
+    )
+    odd_shapes: float = Field(default=0.02, ge=0, le=0.2, description="Share of pictures that are tiny or long strips.")
+    broken_links: float = Field(
+        default=0.08, ge=0, le=0.5, description="Share of rows that give no picture, in ten ways."
+    )
+    redirects: float = Field(
+        default=0.03, ge=0, le=0.3, description="Share of rows that reach their picture by a redirect."
+    )

@@ -1,0 +1,51 @@
+"""One HTTP request and what came of it: what the fetcher and the wire say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .address import Target
+
+Headers = list[tuple[str, str]]
+"""``(lower-case name, value)`` in order of arrival."""
+
+Verdict = Literal["read", "skip", "stop"]
+"""What to do with a body: keep it, read past it (to keep the connection), or close the connection now."""
+
+
+@dataclass
+class Request:
+    """One request: where to, and which addresses may be connected to.
+
+    Attributes:
+        target: what is asked for.
+        addresses: vetted addresses of the host; empty when the host is an address itself or `connect_to` is set.
+        connect_to: ``host:port`` to connect to instead, exempt from the address policy; or None.
+        seconds: time limit from now to the last byte.
+        fresh: the first request of a chain of redirects, which starts without cookies.
+        judge: called once with status and headers, before any of the body.
+    """
+
+    target: Target
+    addresses: Sequence[str]
+    connect_to: str | None
+    seconds: float
+    fresh: bool
+    judge: Callable[[int, Headers], Verdict]
+
+
+@dataclass
+class Answer:
+    """What came of a request: an `error` code with `detail`, or `status`, `headers` and the body if it was wanted."""
+
+    status: int = 0
+    headers: Headers = field(default_factory=list)
+    body: bytes | None = None
+    error: str | None = None
+    detail: str = ""
+
+    def header(self, name: str) -> str | None:
+        """First value of a header, by lower-case name."""
+        return next((value for key, value in self.headers if key == name), None)

@@ -1,0 +1,149 @@
+"""Whole runs: reuse, independence from workers and engine, kills, bad input. Outputs are compared byte for byte."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from conftest import curate, outputs, write_config
+
+pytestmark = pytest.mark.slow
+
+
+def artifacts(workdir: Path, kind: str) -> set[str]:
+    return {p.name for p in (workdir / "artifacts").iterdir() if p.name.startswith(f"{kind}-")}
+
+
+def test_second_run_does_nothing(reference_run):
+    config, workdir, _ = reference_run
+    before = outputs(workdir)
+    started = time.monotonic()
+    again = curate("run", config)
+    assert again.returncode == 0
+    assert "0 stages run" in again.stdout
+    assert time.monotonic() - started < 15
+    assert outputs(workdir) == before
+
+
+def test_results_lie_under_their_names(reference_run):
+    _, workdir, _ = reference_run
+    run = workdir / "small"
+    subset = np.load(run / "subsets" / "curated.npy")
+    assert subset.dtype == np.dtype([("f0", "<u8"), ("f1", "<u8")])
+    assert len(subset) == len(np.load(run / "subsets" / "random.npy")) > 0
+    assert (run / "report" / "index.html").stat().st_size > 100_000
+    assert (run / "release" / "curated" / "SHA256SUMS").exists()
+    assert (run / "models" / "curated" / "seed1" / "open_clip_model.safetensors").exists()
+
+
+def test_changing_one_option_reruns_only_what_follows(reference_run, tmp_path):
+    config, workdir, _ = reference_run
+    before = {k: artifacts(workdir, k) for k in ("pool", "embed", "score", "filter", "subset", "pretrain", "eval")}
+    changed = curate("run", config, "subsets.curated.4.keep=0.7")
+    assert changed.returncode == 0, changed.stderr
+    new = {k: len(artifacts(workdir, k) - before[k]) for k in before}
+    # the last filter of `curated`, and `random`, which takes its size from it
+    assert new == {"pool": 0, "embed": 0, "score": 0, "filter": 2, "subset": 2, "pretrain": 2, "eval": 2}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_results_do_not_depend_on_engine_or_workers(reference_run, tmp_path, workers):
+    _, workdir, _ = reference_run
+    expected = {k: v for k, v in outputs(workdir).items()}
+    done = curate("run", write_config(tmp_path, address="local", workers=workers))
+    assert done.returncode == 0, done.stderr
+    got = outputs(tmp_path / "runs")
+    assert got == {k: expected[k] for k in got}
+    assert len(got) > 50
+
+
+def start(config: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "curate.pipeline.cli", "run", config]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=dict(os.environ)
+    )
+
+
+def workers_of(driver: int) -> list[psutil.Process]:
+    try:
+        children = psutil.Process(driver).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    found = []
+    for child in children:
+        try:
+            if any("ray::" in part for part in child.cmdline()[:1]):
+                found.append(child)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("address", ["inline", "local"])
+def test_killed_driver_resumes_to_the_same_bytes(reference_run, tmp_path, address):
+    _, workdir, _ = reference_run
+    expected = outputs(workdir)
+    config = write_config(tmp_path, address=address)
+    moments = random.Random(f"kill {address}")
+    for _ in range(4):
+        driver = start(config)
+        time.sleep(moments.uniform(4, 14))
+        driver.kill()
+        driver.wait()
+    done = curate("run", config)
+    assert done.returncode == 0, done.stderr
+    got = outputs(tmp_path / "runs")
+    assert got == {k: expected[k] for k in got}
+    assert not list((tmp_path / "runs").rglob(".tmp-*"))
+
+
+def test_killed_workers_do_not_matter(reference_run, tmp_path):
+    _, workdir, _ = reference_run
+    expected = outputs(workdir)
+    driver = start(write_config(tmp_path, address="local"))
+    moments = random.Random("kill workers")
+    killed = 0
+    while driver.poll() is None and killed < 4:
+        time.sleep(moments.uniform(2, 5))
+        victims = workers_of(driver.pid)
+        if victims:
+            moments.choice(victims).kill()
+            killed += 1
+    assert driver.wait(timeout=250) == 0
+    assert killed > 0
+    got = outputs(tmp_path / "runs")
+    assert got == {k: expected[k] for k in got}
+
+
+def test_interrupt_is_clean_and_resumable(tmp_path):
+    config = write_config(tmp_path, address="local")
+    driver = start(config)
+    time.sleep(12)
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(timeout=60) == 130
+    status = curate("status", config).stdout
+    assert "interrupted" in status
+    assert curate("run", config).returncode == 0
+
+
+def test_second_driver_on_the_workdir_is_told(tmp_path):
+    config = write_config(tmp_path)
+    driver = start(config)
+    try:
+        for _ in range(100):
+            if (tmp_path / "runs" / "small" / "status.json").exists():
+                break
+            time.sleep(0.2)
+        second = curate("run", config)
+        assert second.returncode == 1
+        assert f"in use by process {driver.pid}" in second.stderr
+    finally:
+        driver.kill()
+        driver.wait()
+    assert "killed" in curate("status", config).stdout
