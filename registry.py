@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Generic, TypeVar, Union
+from typing import Annotated, Any, Generic, TypeVar, Union, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +22,7 @@ class Options(BaseModel):
 
 
 T = TypeVar("T", bound=Options)
+C = TypeVar("C", bound=Options)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -51,12 +52,12 @@ class Registry(Generic[T]):
         self.what = what
         self._classes: dict[str, type[T]] = {}
 
-    def register(self, cls: type[T]) -> type[T]:
+    def register(self, cls: type[C]) -> type[C]:
         """Class decorator; the name is the default of the class's ``type`` field."""
         name = cls.model_fields["type"].default
         if name in self._classes:
             raise ValueError(f"{self.what} {name!r} is registered twice")
-        self._classes[name] = cls
+        self._classes[name] = cast(type[T], cls)
         return cls
 
     def __iter__(self) -> Iterator[str]:

@@ -50,7 +50,14 @@ def resident(pid: int) -> int:
 
 def timed_run(arguments: list[str], log: Path) -> tuple[float, int]:
     """Wall seconds and peak bytes of one `curate run`; raises when it fails."""
-    command = [sys.executable, "-m", "curate.pipeline.cli", "run", str(ROOT / "configs" / "quickstart.yaml"), *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "curate.pipeline.cli",
+        "run",
+        str(ROOT / "configs" / "quickstart.yaml"),
+        *arguments,
+    ]
     started, peak = time.monotonic(), 0
     with open(log, "w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT)

@@ -76,3 +76,13 @@ class Basic(Filter):
                     aspect = longer / shorter
                 require(aspect <= self.max_aspect, "aspect", aspect)
         return Decision(keep, value, reason)
+
+    def describe(self, state: Any) -> dict[str, Any]:
+        rules = {
+            "language": self.languages or None,
+            "words": self.min_words or None,
+            "chars": self.min_chars or None,
+            "side": self.min_side or None,
+            "aspect": self.max_aspect,
+        }
+        return {"rules": {code: bound for code, bound in rules.items() if bound is not None}}

@@ -5,8 +5,8 @@ pool is cut or who reads it. They do depend on the faiss version, which is why i
 
 A matrix product rounds a row differently according to where in the matrix it stands, so two equal rows could get
 unequal distances, and a tie would be broken by the sharding. Here the product only nominates: the few centroids that
-rounding cannot tell apart, and the distance to the winner, are computed again in float64, row by row. Price: about a
-tenth of the product.
+rounding cannot tell apart, and the distance to the winner, are computed again in float64, row by row. Price: a
+fifth of the product's time at k = 500, half of it at k = 100.
 
 Sources: SemDeDup (arXiv 2303.09540) and Density-Based Pruning (arXiv 2401.04578), which cluster alike.
 """
@@ -132,18 +132,23 @@ def assign(rows: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndar
         if len(unsure):
             tile[unsure, first[unsure]] = best[unsure]
             row, column = np.nonzero(tile[unsure] >= (best[unsure] - doubt)[:, None])
-            exact = _products(block[unsure[row]], centroids[column])
+            exact = _products(block, unsure[row], centroids, column)
             order = np.lexsort((column, -exact, row))
             winners = order[np.searchsorted(row[order], np.arange(len(unsure)))]
             first[unsure] = column[winners]
         nearest[start : start + n] = first
-        product[start : start + n] = _products(block, centroids[first])
+        product[start : start + n] = _products(block, every[:n], centroids, first)
     return nearest, np.float32(1) - product
 
 
-def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Inner products of rows, ``(n,) float32``; summed in float64, so the order of summation leaves no trace."""
-    return np.einsum("ij,ij->i", a.astype(np.float64), b.astype(np.float64)).astype(np.float32)
+def _products(a: np.ndarray, i: np.ndarray, b: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """``<a[i], b[j]>``, ``(n,) float32``; summed in float64, so the order of summation leaves no trace."""
+    out = np.empty(len(i), np.float32)
+    step = max(1, TILE_VALUES // max(1, a.shape[1]))  # a collapsed encoder leaves every centroid in doubt
+    for start in range(0, len(i), step):
+        pairs = slice(start, start + step)
+        out[pairs] = np.einsum("ij,ij->i", a[i[pairs]].astype(np.float64), b[j[pairs]].astype(np.float64))
+    return out
 
 
 def fit_centroids(pool: Pool, column: str, k: int, iterations: int, points_per_centroid: int) -> Centroids:

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from .base import FILTERS, Decision, Emitted, Filter, Part, Pool, Routed
 from .draw import uid_hash
-from .kmeans import Centroids, emit_clusters, fit_centroids, unit
+from .kmeans import emit_clusters, fit_centroids, unit
 
 TILE_ROWS, TILE_COLUMNS = 1024, 256
 Order = Literal["hard", "easy", "random"]
@@ -75,7 +75,8 @@ class SemanticDedup(Filter):
         routed = pool.shuffle(_emit, _reduce, len(centroids), column, centroids.vectors, self.keep, pool.seed)
         counted = pool.map(_count, routed, len(centroids), self.limit())
         sizes, dropped = np.sum([c[:2] for c in counted], axis=0)
-        return Similarities(routed, sizes, dropped, sum(c[2] for c in counted), *_training(centroids))
+        without = sum(c[2] for c in counted)
+        return Similarities(routed, sizes, dropped, without, centroids.sample, centroids.made_by)
 
     def decide(self, part: Part, state: Similarities) -> Decision:
         similarity = _similarity(part, state.routed)
@@ -84,16 +85,13 @@ class SemanticDedup(Filter):
     def describe(self, state: Similarities) -> dict[str, Any]:
         clusters = zip(state.sizes.tolist(), (state.sizes - state.dropped).tolist(), strict=True)
         return {
+            "epsilon": self.epsilon,
             "similarity_threshold": float(self.limit()),
             "without_embedding": state.without,
             "clusters": [{"cluster": j, "size": size, "kept": kept} for j, (size, kept) in enumerate(clusters)],
             "trained_on": state.sample,
             "made_by": state.made_by,
         }
-
-
-def _training(centroids: Centroids) -> tuple[int, str]:
-    return centroids.sample, centroids.made_by
 
 
 def _similarity(part: Part, routed: Routed | None) -> np.ndarray:

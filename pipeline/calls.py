@@ -32,12 +32,17 @@ class Resources:
 
 @dataclass(frozen=True)
 class Call:
-    """One unit of work: ``function(*arguments)``; the function must be importable by a worker."""
+    """One unit of work: ``function(*arguments)``; the function must be importable by a worker.
+
+    Attributes:
+        priority: calls with a larger one are started first.
+    """
 
     label: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
     resources: Resources = Resources()
+    priority: int = 0
 
 
 @dataclass

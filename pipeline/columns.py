@@ -46,8 +46,9 @@ class ColumnStore:
         return max(owners, key=len) if owners else None
 
 
-def require_columns(columns: Sequence[str], row_table: Sequence[str], scores: Sequence[str], encoders: Sequence[str],
-                    where: str) -> None:
+def require_columns(
+    columns: Sequence[str], row_table: Sequence[str], scores: Sequence[str], encoders: Sequence[str], where: str
+) -> None:
     """Raise `ConfigError` for a column that nothing provides."""
     embeddings = [f"{e}.{m}" for e in encoders for m in MODALITIES]
     known = [*row_table, *scores, *embeddings]

@@ -88,7 +88,9 @@ class PretrainConfig(Options):
 
     def effective_recipe(self) -> Any:
         """The recipe with this section's overrides."""
-        return self.recipe if self.batch_size is None else self.recipe.model_copy(update={"batch_size": self.batch_size})
+        return (
+            self.recipe if self.batch_size is None else self.recipe.model_copy(update={"batch_size": self.batch_size})
+        )
 
 
 class EvalConfig(Options):

@@ -8,11 +8,12 @@ dies or hangs is tried again, at most `attempts` times, then given up by name wh
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import os
 import queue
 import threading
 import time
-from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +49,7 @@ class _Worker:
 class _Job:
     call: Call
     future: Future[Outcome]
+    serial: int = 0
     attempts: int = 0
     started: float = 0.0
 
@@ -57,11 +59,17 @@ class _Pool:
     """The workers for one kind of resources."""
 
     size: int
-    pending: deque[_Job] = field(default_factory=deque)
+    pending: list[tuple[int, int, _Job]] = field(default_factory=list)  # heap: most urgent first, then oldest
     idle: list[Any] = field(default_factory=list)
     starting: dict[Any, Any] = field(default_factory=dict)  # ready ref -> actor
     running: dict[Any, tuple[Any, _Job]] = field(default_factory=dict)  # result ref -> (actor, job)
     failed_starts: int = 0
+
+    def add(self, job: _Job) -> None:
+        heapq.heappush(self.pending, (-job.call.priority, job.serial, job))
+
+    def take(self) -> _Job:
+        return heapq.heappop(self.pending)[2]
 
     def actors(self) -> int:
         return len(self.idle) + len(self.starting) + len(self.running)
@@ -100,13 +108,14 @@ class RayEngine:
         self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         self._attempts, self._timeout = attempts, timeout_s
         self._pools: dict[Resources, _Pool] = {}
+        self._serial = itertools.count()
         self._inbox: queue.Queue[_Job] = queue.Queue()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._dispatch, name="curate-dispatch", daemon=True)
         self._thread.start()
 
     def submit(self, call: Call) -> Future[Outcome]:
-        job = _Job(call, Future())
+        job = _Job(call, Future(), next(self._serial))
         if self._closing.is_set():
             job.future.set_result(Outcome(error=RuntimeError("the engine is closed")))
         else:
@@ -132,7 +141,7 @@ class RayEngine:
         while not self._inbox.empty():
             self._inbox.get().future.set_result(Outcome(error=closed))
         for pool in self._pools.values():
-            for job in [*pool.pending, *(job for _, job in pool.running.values())]:
+            for job in [*(job for _, _, job in pool.pending), *(job for _, job in pool.running.values())]:
                 job.future.set_result(Outcome(error=closed, attempts=job.attempts))
 
     def _accept(self) -> None:
@@ -140,7 +149,7 @@ class RayEngine:
         try:
             job = self._inbox.get(block=not busy, timeout=POLL_S)
             while True:
-                self._pool(job.call.resources).pending.append(job)
+                self._pool(job.call.resources).add(job)
                 job = self._inbox.get_nowait()
         except queue.Empty:
             return
@@ -172,7 +181,7 @@ class RayEngine:
 
     def _assign(self, pool: _Pool) -> None:
         while pool.idle and pool.pending:
-            actor, job = pool.idle.pop(), pool.pending.popleft()
+            actor, job = pool.idle.pop(), pool.take()
             job.attempts += 1
             job.started = time.monotonic()
             pool.running[actor.execute.remote(job.call.function, job.call.arguments)] = (actor, job)
@@ -227,11 +236,11 @@ class RayEngine:
 
     def _give_up(self, pool: _Pool, error: CurateError) -> None:
         while pool.pending:
-            pool.pending.popleft().future.set_result(Outcome(error=error))
+            pool.take().future.set_result(Outcome(error=error))
 
     def _retry(self, pool: _Pool, job: _Job, why: str) -> None:
         if job.attempts < self._attempts:
-            pool.pending.appendleft(job)
+            pool.add(job)
             return
         error = CurateError(f"{job.call.label}: given up after {job.attempts} attempts: {why}")
         job.future.set_result(Outcome(error=error, crashed=True, attempts=job.attempts))

@@ -75,9 +75,7 @@ class StagePool:
         sizes = self._work.gather(_emit, calls)
         groups = max(1, min(buckets, MAX_GROUPS, -(-sum(sizes) // ROWS_PER_GROUP)))
         bounds = np.linspace(0, buckets, groups + 1).astype(int)
-        calls = [
-            (reduce, self.parts, folder, g, int(bounds[g]), int(bounds[g + 1]), arguments) for g in range(groups)
-        ]
+        calls = [(reduce, self.parts, folder, g, int(bounds[g]), int(bounds[g + 1]), arguments) for g in range(groups)]
         self._work.gather(_reduce, calls)
         return FileRouted(folder, groups)
 

@@ -34,6 +34,14 @@ class Plan:
 
     stages: list[Stage] = field(default_factory=list)
 
+    def heights(self) -> dict[str, int]:
+        """Longest way from each stage to the end of the run, in stages: what lies on a long way is started first."""
+        heights = {s.name: 0 for s in self.stages}
+        for stage in reversed(self.stages):
+            for before in stage.inputs.values():
+                heights[before.name] = max(heights[before.name], heights[stage.name] + 1)
+        return heights
+
     def of(self, kind: type[S]) -> list[S]:
         """Stages of one kind, in order."""
         return [s for s in self.stages if isinstance(s, kind)]
@@ -90,9 +98,7 @@ class _Planner:
     def ingest(self, name: str, source: Source) -> PoolStage:
         inputs: dict[str, Stage] = {}
         if source.prepares:
-            inputs["prepare"] = self.add(
-                PrepareStage(f"prepare/{source.type}", source=source, seed=self.config.seed)
-            )
+            inputs["prepare"] = self.add(PrepareStage(f"prepare/{source.type}", source=source, seed=self.config.seed))
         return self.add(PoolStage(name, inputs, source=source, options=self.options))
 
     def encoder(self, name: str) -> EmbedStage:
@@ -121,9 +127,7 @@ class _Planner:
                         f"encoders.{name}.pretrained: {option.pretrained!r} does not exist; give a local checkpoint"
                     ) from None
             self.embeds[name] = self.add(
-                EmbedStage(
-                    f"embed/{name}", inputs, model=option.model, pretrained=option.pretrained, weights=weights
-                )
+                EmbedStage(f"embed/{name}", inputs, model=option.model, pretrained=option.pretrained, weights=weights)
             )
         return self.embeds[name]
 

@@ -241,5 +241,3 @@ class Progress:
 
 def _parts(status: StageStatus, prefix: str = "") -> str:
     return f"{prefix}{status.finished}/{status.total} parts" if status.total > 1 else ""
-
-

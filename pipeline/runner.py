@@ -78,7 +78,13 @@ class _StageWork(Work):
         progress = self._runner.progress
         progress.parts(self.stage.name, len(finished), len(parts))
         calls = [
-            Call(f"{self.stage.name} {name}", run_part, (function, self.artifact, name, parts[name]), resources)
+            Call(
+                f"{self.stage.name} {name}",
+                run_part,
+                (function, self.artifact, name, parts[name]),
+                resources,
+                self._runner.heights[self.stage.name],
+            )
             for name in todo
         ]
         failures: list[tuple[str, Outcome]] = []
@@ -98,7 +104,9 @@ class _StageWork(Work):
         return results
 
     def gather(self, function: Callable[..., T], arguments: list[tuple[Any, ...]]) -> list[T]:
-        calls = [Call(f"{self.stage.name} ({function.__name__})", function, a) for a in arguments]
+        height = self._runner.heights[self.stage.name]
+        label = f"{self.stage.name} ({function.__name__})"
+        calls = [Call(label, function, a, priority=height) for a in arguments]
         results: list[Any] = [None] * len(calls)
         names = [f"{function.__name__} {i}" for i in range(len(calls))]
         failures = []
@@ -167,6 +175,7 @@ class Runner:
         self._artifacts = artifacts
         self._stop = threading.Event()
         self._signal = 0
+        self.heights = plan.heights()
 
     def artifact(self, stage: Stage) -> Artifact:
         return Artifact(storage.join(self._artifacts, stage.folder))

@@ -1,12 +1,15 @@
 """Captions -> token ids.
 
-open_clip's own tokenizer serves every model but those whose config declares ``"tokenizer": "bytes"``. For those the
-vocabulary is the 256 bytes and two marks: small enough for a text tower that trains in seconds, no file to ship, every
-language covered. The price is length: a caption is as many tokens as it has bytes.
+open_clip's own tokenizer serves every model but those whose config declares ``"tokenizer": "bytes"`` or ``"words"``: two
+vocabularies with no file to ship, small enough for a text tower that trains in seconds. Bytes cover everything, at the
+price of length: a caption is as many tokens as it has bytes. Hashed words keep a caption as short as its words, at the
+price of collisions: two words in ``vocab_size`` - 3 share an id by chance, and the model cannot tell them apart.
 """
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -16,6 +19,8 @@ from ..errors import ConfigError
 
 START, END = 256, 257  # END is the largest id, so open_clip's "argmax" pooling finds it
 BYTES_VOCABULARY = 258
+MAX_WORD_CHARACTERS = 64  # of a caption, so many characters per token are looked at; bounds work on hostile ones
+_WORD = re.compile(r"\w+")
 
 
 class Tokenizer(Protocol):
@@ -48,6 +53,30 @@ class ByteTokenizer:
         return tokens
 
 
+class WordTokenizer:
+    """Lower-cased words, each the CRC-32 of its UTF-8 bytes modulo the vocabulary; 0 pads, the last two ids are marks."""
+
+    def __init__(self, context_length: int, vocabulary: int) -> None:
+        if context_length < 3 or vocabulary < 4:
+            raise ConfigError(
+                f"text_cfg: context_length {context_length} and vocab_size {vocabulary} are too small for words"
+            )
+        self.context_length, self.vocabulary = context_length, vocabulary
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        room = self.context_length - 2
+        start, end = self.vocabulary - 2, self.vocabulary - 1
+        tokens = np.zeros((len(texts), self.context_length), np.int64)
+        for row, text in zip(tokens, texts, strict=True):
+            words = _WORD.findall(text[: room * MAX_WORD_CHARACTERS].lower())[:room]
+            row[: len(words) + 2] = [start, *(1 + zlib.crc32(_utf8(w)) % (start - 1) for w in words), end]
+        return tokens
+
+
+def _utf8(word: str) -> bytes:
+    return word.encode("utf-8", "replace")
+
+
 class OpenClipTokenizer:
     """An open_clip tokenizer, giving numpy arrays."""
 
@@ -65,7 +94,7 @@ def tokenizer_for(name: str, text_cfg: dict) -> Tokenizer:
     """The tokenizer that a `models.ModelSpec` declares.
 
     Args:
-        name: ``bytes``; ``clip``, the BPE vocabulary that ships with open_clip; or ``open_clip:MODEL``, whatever
+        name: ``bytes``; ``words``; ``clip``, the BPE vocabulary that ships with open_clip; or ``open_clip:MODEL``, whatever
             open_clip uses for that model.
         text_cfg: the text part of the model's config.
 
@@ -79,8 +108,10 @@ def tokenizer_for(name: str, text_cfg: dict) -> Tokenizer:
                 f"text_cfg.vocab_size is {text_cfg.get('vocab_size')}; the byte tokenizer needs {BYTES_VOCABULARY}"
             )
         return ByteTokenizer(context_length)
+    if name == "words":
+        return WordTokenizer(context_length, int(text_cfg.get("vocab_size", 0)))
     if name != "clip" and not name.startswith("open_clip:"):
-        raise ConfigError(f"unknown tokenizer {name!r}; known: bytes, clip, open_clip:MODEL")
+        raise ConfigError(f"unknown tokenizer {name!r}; known: bytes, words, clip, open_clip:MODEL")
     import open_clip
 
     if name == "clip":

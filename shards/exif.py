@@ -16,7 +16,8 @@ _MAX_TEXT = 256  # characters per value
 _ORIENTATION = 0x0112
 _DIRECTORIES = {0x8769: ("EXIF", TAGS), 0x8825: ("GPS", GPSTAGS)}
 _SKIPPED = {0x927C, 0x9286, 0x02BC, 0xC4A5}  # maker note, user comment, XMP, print image matching
-_FORMATS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # integer types; 2 text, 5 and 10 fractions, 7 opaque
+_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # bytes per value of a type
+_FORMATS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d"}  # 2 text, 5 and 10 fractions, 7 opaque
 
 
 def read_exif(raw: bytes) -> tuple[int, dict[str, str]]:
@@ -59,7 +60,7 @@ def _entries(raw: bytes, order: str, offset: int) -> Iterator[tuple[int, int, li
         if at + 12 > len(raw):
             return
         tag, kind, length = struct.unpack_from(order + "HHI", raw, at)
-        width = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8}.get(kind)
+        width = _WIDTHS.get(kind)
         if width is None or length > _MAX_TEXT:
             continue
         start = at + 8 if width * length <= 4 else struct.unpack_from(order + "I", raw, at + 8)[0]

@@ -127,7 +127,7 @@ def decode_rgb(body: bytes, at_least: int = 0) -> np.ndarray:
 
 
 def read_size(body: bytes) -> tuple[int, int]:
-    """Width and height of the upright picture, from the header alone.
+    """Width and height of the upright picture, from the header alone (where only a JPEG's rotation is seen).
 
     Raises:
         ImageError: it is no image.

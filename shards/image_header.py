@@ -17,7 +17,8 @@ from PIL import UnidentifiedImageError
 
 from .image_error import ImageError
 
-PILLOW_FORMATS = ("PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG", "MPO", "JPEG2000")
+Pillow.init()
+FORMATS = tuple(f for f in ("PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG", "JPEG2000") if f in Pillow.OPEN)
 MAX_PROFILE = 4_000_000  # bytes of a colour profile that is looked at
 _MAX_SCANS = 200  # of a progressive JPEG, which has about ten; each one costs a pass over all pixels
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -74,7 +75,7 @@ def open_pillow(body: bytes) -> Pillow.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large or odd files: sizes are judged by our own limit
         try:
-            return Pillow.open(io.BytesIO(body), formats=PILLOW_FORMATS)
+            return Pillow.open(io.BytesIO(body), formats=FORMATS)
         except Pillow.DecompressionBombError as error:
             raise ImageError("too_many_pixels", "more than twice Pillow's limit") from error
         except UnidentifiedImageError as error:

@@ -11,6 +11,7 @@ Nothing is repaired: a file that ends early is refused, never filled up with gra
 from __future__ import annotations
 
 import io
+import warnings
 from functools import lru_cache
 from typing import Literal
 
@@ -57,12 +58,25 @@ def decode(body: bytes, header: Header, target: tuple[int, int] | None = None) -
     if header.format == "jpeg" and header.components in (1, 3):
         orientation, exif = read_exif(header.exif)
         profile = header.profile if header.components == 3 else b""
-        return Decoded(_decode_jpeg(body, target), orientation, exif, profile)
+        return Decoded(_decode_jpeg(body, header, target), orientation, exif, profile)
     return _decode_pillow(body, header)
 
 
-def _decode_jpeg(body: bytes, target: tuple[int, int] | None) -> np.ndarray:
-    width, height = (_SUBSAMPLED * side for side in target) if target else (0, 0)
+def _reduced(header: Header, target: tuple[int, int] | None) -> tuple[int, int]:
+    """Width and height at the largest reduction that leaves enough pixels, or zeros for the full size.
+
+    libjpeg-turbo also knows 3/8 and the like, but has no SIMD code for them.
+    """
+    if target is not None:
+        for factor in (8, 4, 2):
+            width, height = -(-header.width // factor), -(-header.height // factor)
+            if width >= _SUBSAMPLED * target[0] and height >= _SUBSAMPLED * target[1]:
+                return width, height
+    return 0, 0
+
+
+def _decode_jpeg(body: bytes, header: Header, target: tuple[int, int] | None) -> np.ndarray:
+    width, height = _reduced(header, target)
     try:
         return simplejpeg.decode_jpeg(body, "RGB", min_height=height, min_width=width, min_factor=2, strict=True)
     except ValueError as error:
@@ -77,7 +91,8 @@ def _decode_jpeg(body: bytes, target: tuple[int, int] | None) -> np.ndarray:
 
 
 def _decode_pillow(body: bytes, header: Header) -> Decoded:
-    with open_pillow(body) as image:
+    with warnings.catch_warnings(), open_pillow(body) as image:
+        warnings.simplefilter("ignore")  # about metadata that we do not use
         if image.size != (header.width, header.height):
             raise ImageError("corrupt", "two sizes in one file")
         try:

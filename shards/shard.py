@@ -1,7 +1,7 @@
 """A shard: one tar of samples and one parquet row table, row for row what was attempted.
 
 The row table holds every row of the input, the failures included, in input order; the tar holds only the
-successes. Columns (img2dataset's names): extra columns ..., ``uid``, ``caption``, ``url``, ``key``, ``status``,
+successes. Columns (img2dataset's names): ``uid``, extra columns ..., ``caption``, ``url``, ``key``, ``status``,
 ``error_message``, ``width``, ``height``, ``original_width``, ``original_height``, ``exif``, ``sha256``.
 """
 

@@ -160,8 +160,8 @@ def identity(path: str) -> str:
     """Cheap identity of a file's, or a folder's, content: 32 hexadecimal characters.
 
     Hashes names, sizes and the first and last 64 KiB of each file. A change in the middle that alters neither size nor
-    ends goes unseen; that is the price of planning over terabytes in seconds. Modification times do not count, so a copy
-    of the data elsewhere is the same data.
+    ends goes unseen; that is the price of planning over terabytes in seconds. Modification times do not count, so a
+    copy of the data elsewhere is the same data.
 
     Raises:
         FileNotFoundError: nothing is there.

@@ -10,13 +10,14 @@ Price: proxies set in the environment are ignored, because a proxy would connect
 
 from __future__ import annotations
 
+import functools
 import os
 import selectors
 import socket
 import ssl
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import pycurl
 
@@ -40,6 +41,23 @@ _TLS = {
 }
 
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _callback(method: Method) -> Method:
+    """Bring what a callback raises (a bug, Ctrl-C) through curl's C code, which would print and forget it."""
+
+    @functools.wraps(method)
+    def guarded(self: Any, *arguments: Any) -> Any:
+        try:
+            return method(self, *arguments)
+        except BaseException as error:  # noqa: BLE001  (raised again by `Transfers.wait`)
+            self.owner.escaped = error
+            return 0  # ends the transfer
+
+    return guarded  # type: ignore[return-value]
+
+
 class Transfers:
     """Sends up to `concurrency` requests at once; not thread-safe but for `wake`."""
 
@@ -61,6 +79,8 @@ class Transfers:
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._multi.setopt(pycurl.M_MAXCONNECTS, concurrency)
+        self.owner = self
+        self.escaped: BaseException | None = None
         self._idle: list[_Handle] = []
         self._busy: dict[pycurl.Curl, tuple[_Handle, Any]] = {}
 
@@ -97,6 +117,9 @@ class Transfers:
         if self._timer is not None and self._timer <= time.monotonic():
             self._timer = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        if self.escaped is not None:
+            escaped, self.escaped = self.escaped, None
+            raise escaped
         return self._collect()
 
     def wake(self) -> None:
@@ -135,6 +158,7 @@ class Transfers:
         except BlockingIOError:
             pass
 
+    @_callback
     def _watch(self, what: int, fd: int, _multi: object, _data: object) -> None:
         watched = fd in self._selector.get_map()
         if what == pycurl.POLL_REMOVE:
@@ -149,6 +173,7 @@ class Transfers:
         else:
             self._selector.register(fd, events)
 
+    @_callback
     def _set_timer(self, milliseconds: int) -> None:
         self._timer = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
 
@@ -161,7 +186,7 @@ class _Handle:
     """One curl handle and the response that it is receiving."""
 
     def __init__(self, owner: Transfers) -> None:
-        self._owner = owner
+        self.owner = owner
         self.reset()
         self.curl = curl = pycurl.Curl()
         curl.setopt(pycurl.NOSIGNAL, 1)
@@ -195,7 +220,7 @@ class _Handle:
         curl, target = self.curl, request.target
         curl.setopt(pycurl.URL, target.url)
         curl.setopt(pycurl.TIMEOUT_MS, max(1, int(request.seconds * 1000)))
-        curl.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(min(request.seconds, self._owner._connect_timeout) * 1000)))
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(min(request.seconds, self.owner._connect_timeout) * 1000)))
         curl.setopt(pycurl.CONNECT_TO, [f"::{request.connect_to}"] if request.connect_to else [])
         pins = ",".join(f"[{a}]" if ":" in a else a for a in request.addresses)
         curl.setopt(pycurl.RESOLVE, [f"{target.host}:{target.port}:{pins}"] if pins else [])
@@ -220,6 +245,7 @@ class _Handle:
         self._chunks = []
         return answer
 
+    @_callback
     def _header(self, line: bytes) -> int:
         """Take one header line; the empty one ends the block, and it is judged before any of the body comes."""
         if line.startswith(b"HTTP/"):
@@ -239,24 +265,26 @@ class _Handle:
             self._verdict = self._request.judge(answer.status, answer.headers)
         return self._verdict
 
+    @_callback
     def _write(self, data: bytes) -> int:
         verdict = self._verdict
         self._size += len(data)
         if verdict == "read":
-            if self._size <= self._owner._max_bytes:
+            if self._size <= self.owner._max_bytes:
                 self._chunks.append(data)
                 return len(data)
-            self._answer.error, self._answer.detail = "too_large", f"more than {self._owner._max_bytes} bytes"
+            self._answer.error, self._answer.detail = "too_large", f"more than {self.owner._max_bytes} bytes"
             self._chunks = []
         elif verdict == "skip" and self._size <= SKIPPED_BODY:
             return len(data)
         return 0  # ends the transfer and closes its connection
 
+    @_callback
     def _open(self, _purpose: int, address: Any) -> socket.socket | int:
         family, kind, protocol, where = address
         request = self._request
         exempt = request is not None and request.connect_to is not None
-        if not exempt and not (family in (socket.AF_INET, socket.AF_INET6) and self._owner.may_open(str(where[0]))):
+        if not exempt and not (family in (socket.AF_INET, socket.AF_INET6) and self.owner.may_open(str(where[0]))):
             self._denied = True
             return pycurl.SOCKET_BAD
         return socket.socket(family, kind, protocol)

@@ -43,10 +43,12 @@ def to_records(uids: Sequence[str] | Iterable[str]) -> np.ndarray:
         bad = next(t for t in texts if len(t) > 32)
         raise DataError(f"uid {bad!r} is longer than 32 hexadecimal characters")
     try:
-        raw = bytes.fromhex(joined)
-    except ValueError as error:
+        raw = bytes.fromhex(joined) if all(texts) else b""
+    except ValueError:
+        raw = b""
+    if len(raw) != RECORD.itemsize * len(texts):  # `fromhex` passes over white space
         bad = next(t for t in texts if not t or t.strip("0123456789abcdefABCDEF"))
-        raise DataError(f"uid {bad!r} is not hexadecimal text") from error
+        raise DataError(f"uid {bad!r} is not hexadecimal text")
     halves = np.frombuffer(raw, ">u8").reshape(-1, 2)
     records = np.empty(len(texts), RECORD)
     records["f0"], records["f1"] = halves[:, 0], halves[:, 1]

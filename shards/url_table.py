@@ -26,11 +26,6 @@ EXTENSIONS = (".parquet", ".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".json
 _BLOCK = 16 << 20  # bytes of csv parsed at once; no row may be longer
 
 
-def is_table(path: str) -> bool:
-    """Whether the file's extension is one that can be read."""
-    return path.lower().endswith(EXTENSIONS)
-
-
 def count(path: str) -> tuple[int, list[str]]:
     """Rows and column names of a file; of a jsonl file, the names in its first row.
 

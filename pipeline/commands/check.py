@@ -54,5 +54,7 @@ def check_resources(config: Config) -> list[str]:
         memory = psutil.virtual_memory().available
         need = workers * MEMORY_PER_WORKER
         word = "ok " if memory > need else "low"
-        lines.append(f"{word} memory: {memory / 2**30:.1f} GB available, about {need / 2**30:.1f} GB for {workers} workers")
+        lines.append(
+            f"{word} memory: {memory / 2**30:.1f} GB available, about {need / 2**30:.1f} GB for {workers} workers"
+        )
     return lines

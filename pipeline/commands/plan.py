@@ -20,9 +20,14 @@ def show_plan(path: str, overrides: list[str], out: Console) -> None:
     folder = RunFolder.of(config)
     seconds = _earlier_seconds(folder.artifacts)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, justify in (("stage", "left"), ("state", "left"), ("parts", "right"), ("estimate", "right"),
-                            ("artifact", "left")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for column, justify in (
+        ("stage", "left"),
+        ("state", "left"),
+        ("parts", "right"),
+        ("estimate", "right"),
+        ("artifact", "left"),
+    ):
+        table.add_column(column, justify=justify, no_wrap=column == "stage")  # type: ignore[arg-type]
     total, unknown_stages = 0.0, 0
     for stage in plan.stages:
         artifact = folder.artifact(stage.folder)

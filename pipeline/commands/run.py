@@ -43,7 +43,12 @@ def run_config(path: str, overrides: list[str], out: Console, err: Console, wait
     seconds = time.perf_counter() - began
     took = f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     out.print(f"done in {took}: {ran} stages run, {len(plan.stages) - ran} reused")
-    for label, place in (("report", folder.report), ("subsets", "subsets"), ("release", "release"), ("models", "models")):
+    for label, place in (
+        ("report", folder.report),
+        ("subsets", "subsets"),
+        ("release", "release"),
+        ("models", "models"),
+    ):
         target = place if place == folder.report else storage.join(folder.path, place)
         if storage.exists(target):
             out.print(f"  {label:8} {target}", soft_wrap=True, markup=False)

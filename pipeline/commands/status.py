@@ -30,16 +30,25 @@ def show_status(path: str, overrides: list[str], out: Console) -> None:
         state = "killed (run the same command again to go on)"
     took = status["updated"] - status["began"]
     ago = time.time() - status["updated"]
-    out.print(f"run {status['run']}: {state}, {took:.0f} s, last seen {ago:.0f} s ago (process {status['pid']} on "
-              f"{status['host']})")
+    out.print(
+        f"run {status['run']}: {state}, {took:.0f} s, last seen {ago:.0f} s ago (process {status['pid']} on "
+        f"{status['host']})"
+    )
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, justify in (("stage", "left"), ("state", "left"), ("parts", "right"), ("done", "right"),
-                            ("time", "right")):
+    for column, justify in (
+        ("stage", "left"),
+        ("state", "left"),
+        ("parts", "right"),
+        ("done", "right"),
+        ("time", "right"),
+    ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for stage in status["stages"]:
         parts = f"{stage['finished_parts']}/{stage['parts']}" if stage["parts"] else ""
         share = f"{stage['fraction']:.0%}" if stage["state"] in ("running", "done", "reused") else ""
-        table.add_row(stage["name"], stage["state"], parts, share, f"{stage['seconds']:.0f} s" if stage["seconds"] else "")
+        table.add_row(
+            stage["name"], stage["state"], parts, share, f"{stage['seconds']:.0f} s" if stage["seconds"] else ""
+        )
     out.print(table)
     if status["error"]:
         out.print(f"error: {status['error']}", markup=False, soft_wrap=True)

@@ -73,9 +73,7 @@ class EvalStage(Stage):
         return len(done["pretrain"].summary["seeds"]) if "pretrain" in done else None
 
     def run(self, work: Work) -> dict[str, Any]:
-        built = [
-            storage.join(a.data, a.summary["folder"]) for r, a in work.inputs.items() if r.startswith("evalset/")
-        ]
+        built = [storage.join(a.data, a.summary["folder"]) for r, a in work.inputs.items() if r.startswith("evalset/")]
         models = work.inputs["pretrain"]
         parts = {
             seed: (storage.join(models.data, seed), [*built, *self.folders], self.suites)

@@ -104,7 +104,9 @@ class ReleaseStage(Stage):
         funnel += [
             FunnelStep(label, a.summary["kept"], a.summary["reasons"]) for label, a in zip(labels, chain, strict=True)
         ]
-        scores = {r.removeprefix("score/"): "a score; see provenance.json" for r in work.inputs if r.startswith("score/")}
+        scores = {
+            r.removeprefix("score/"): "a score; see provenance.json" for r in work.inputs if r.startswith("score/")
+        }
         source = work.inputs["pool"].receipt["identity"]["source"]
         texts = TEXTS | {k: v for k, v in self.datasheet.items() if k in TEXTS}
         more = {k: v for k, v in self.datasheet.items() if k not in TEXTS}
@@ -126,7 +128,10 @@ class ReleaseStage(Stage):
             "fingerprint": self.fingerprint,
             "seed": self.seed,
             "inputs": {
-                role: {k: a.receipt[k] for k in ("stage", "kind", "version", "fingerprint", "identity", "inputs", "versions")}
+                role: {
+                    k: a.receipt[k]
+                    for k in ("stage", "kind", "version", "fingerprint", "identity", "inputs", "versions")
+                }
                 for role, a in work.inputs.items()
             },
         }

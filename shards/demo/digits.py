@@ -95,11 +95,8 @@ def split() -> dict[str, np.ndarray]:
 
 
 def _sheet(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Colours of paper and ink, each ``(3,) float32`` in 0-1: mostly dark on light, now and then chalk on a board."""
+    """Colours of paper and ink, each ``(3,) float32`` in 0-1: dark on light, of any hue."""
     tint = np.asarray([rng.random(), rng.random(), rng.random()], np.float32)
-    if rng.random() < 0.2:
-        tint -= tint.mean()
-        return 0.20 + 0.20 * tint, 0.88 + 0.10 * tint[::-1]
     paper = 0.80 + 0.18 * tint
     hue = np.asarray([rng.random(), rng.random(), rng.random()], np.float32)
     ink = 0.45 * (hue - hue.min()) / max(float(np.ptp(hue)), 0.05) * rng.random() + 0.04
@@ -109,7 +106,7 @@ def _sheet(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 def render(scan: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
     """Draw one scan as a small photo of handwriting.
 
-    The stroke is the scan's ink coverage, turned (up to 14 degrees), scaled (0.78-1.02) and shifted a little, enlarged
+    The stroke is the scan's ink coverage, turned (up to 6 degrees), scaled (0.92-1.04) and shifted a little, enlarged
     by cubic interpolation and cut at a soft threshold, so that pen strokes stay crisp at any size. Colours, pen
     width, light and grain differ per rendering.
 
@@ -121,8 +118,8 @@ def render(scan: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
     Returns:
         ``(size, size, 3) uint8`` RGB.
     """
-    angle, scale = np.deg2rad(28 * rng.random() - 14), 0.78 + 0.24 * rng.random()
-    shift_x, shift_y = 1.2 * rng.random() - 0.6, 1.2 * rng.random() - 0.6  # in scan pixels
+    angle, scale = np.deg2rad(12 * rng.random() - 6), 0.92 + 0.12 * rng.random()
+    shift_x, shift_y = 0.6 * rng.random() - 0.3, 0.6 * rng.random() - 0.3  # in scan pixels
     pad = 4  # paper around the scan, so that no stroke is smeared along the border
     canvas = np.zeros((8 + 2 * pad, 8 + 2 * pad), np.float32)
     canvas[pad:-pad, pad:-pad] = scan / 16.0

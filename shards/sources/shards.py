@@ -5,15 +5,14 @@ img2dataset, DataComp and CC12M folders, or any WebDataset tars: nothing is fetc
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ...errors import ConfigError
 from .. import row_table, storage
 from ..shard import Shard
 from .base import SOURCES, Ingested, IngestOptions, Progress, Source
+from .files import find, identity
 
 
 @SOURCES.register
@@ -26,12 +25,8 @@ class ShardsSource(Source):
 
     def fingerprint(self) -> str:
         """Names, sizes and ends of the tars and of the tables beside them (`storage.identity`)."""
-        digest = hashlib.blake2b(digest_size=16)
-        for part in self.parts(None, 1):
-            for path in (part["tar"], part["table"]):
-                if path is not None:
-                    digest.update(f"{path.rsplit('/', 1)[-1]}\0{storage.identity(path)}\0".encode())
-        return digest.hexdigest()
+        pairs = [(part["tar"], part["table"]) for part in self.parts(None, 1)]
+        return identity(path for pair in pairs for path in pair if path is not None)
 
     def parts(self, prepared: str | None, samples_per_shard: int) -> list[dict[str, Any]]:
         """One part per tar, ``{"tar", "table"}``; they keep the size they have.
@@ -39,17 +34,11 @@ class ShardsSource(Source):
         Raises:
             ConfigError: nothing is at `path`, or no tar.
         """
-        found = storage.expand(self.path)
-        if not any(storage.exists(path) for path in found[:1]):
-            raise ConfigError(f"pool.source.path: nothing is there: {self.path}")
-        tars = [path for path in found if path.endswith(".tar")]
-        if not tars:
-            raise ConfigError(f"pool.source.path: no .tar file at {self.path}")
-        tables = {table for tar in tars if storage.exists(table := tar.removesuffix(".tar") + ".parquet")}
-        return [
-            {"tar": tar, "table": table if (table := tar.removesuffix(".tar") + ".parquet") in tables else None}
-            for tar in tars
-        ]
+        parts = []
+        for tar in find(self.path, (".tar",)):
+            table = tar.removesuffix(".tar") + ".parquet"
+            parts.append({"tar": tar, "table": table if storage.exists(table) else None})
+        return parts
 
     def ingest(
         self,

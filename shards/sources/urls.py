@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -11,9 +10,10 @@ from pydantic import Field
 
 from ...errors import ConfigError, DataError
 from ...registry import nearest
-from .. import row_table, storage, url_table
+from .. import row_table, url_table
 from ..uid import canonical, stable_uid
 from .base import SOURCES, Ingested, IngestOptions, Progress, Source
+from .files import find, identity
 
 
 @SOURCES.register
@@ -37,10 +37,7 @@ class UrlsSource(Source):
 
     def fingerprint(self) -> str:
         """Names, sizes and ends of the files (`storage.identity`), in the order of their paths."""
-        digest = hashlib.blake2b(digest_size=16)
-        for path in self._files():
-            digest.update(f"{path.rsplit('/', 1)[-1]}\0{storage.identity(path)}\0".encode())
-        return digest.hexdigest()
+        return identity(self._files())
 
     def parts(self, prepared: str | None, samples_per_shard: int) -> list[dict[str, Any]]:
         """Row ranges of the files: ``{"path", "start", "stop"}``.
@@ -91,13 +88,7 @@ class UrlsSource(Source):
         return pa.table({"uid": uids, "url": urls, "caption": captions, **{c: table[c] for c in extra}})
 
     def _files(self) -> list[str]:
-        found = storage.expand(self.path)
-        if not any(storage.exists(path) for path in found[:1]):
-            raise ConfigError(f"pool.source.path: nothing is there: {self.path}")
-        files = [path for path in found if url_table.is_table(path)]
-        if not files:
-            raise ConfigError(f"pool.source.path: no {', '.join(url_table.EXTENSIONS[:4])} file at {self.path}")
-        return files
+        return find(self.path, url_table.EXTENSIONS)
 
     def _check_columns(self, path: str, names: list[str]) -> list[str]:
         """The extra columns of a file; raises `ConfigError` when a column is missing or reserved."""

@@ -1,11 +1,11 @@
 """Pools for the tests of filters: the same rows, cut into parts in any way."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pytest
-
 from curate.filters.base import Filter
 from curate.filters.memory import MemoryPool, run_filters
 from curate.shards.uid import stable_uid
@@ -26,7 +26,7 @@ def cut_pool(
     place = np.arange(n) if order is None else np.asarray(order, np.int64)
     table = pa.table(arrays).take(pa.array(place))
     bounds = [0, *sorted(cuts), n]
-    spans = [(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    spans = list(pairwise(bounds))
     return MemoryPool.of(
         [table.slice(a, b - a) for a, b in spans],
         [{k: v[place[a:b]] for k, v in embeddings.items()} for a, b in spans],

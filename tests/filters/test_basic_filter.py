@@ -3,12 +3,11 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from curate.filters.basic import Basic
 from curate.filters.captions import characters, words
 from curate.filters.memory import run_filters
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 def row(caption="one two three", width=300, height=300, language="en"):
@@ -56,6 +55,8 @@ def test_a_rule_that_is_off_reads_nothing(make_pool):
     anything = Basic(languages=[], min_words=0, min_chars=0, min_side=0, max_aspect=None)
     assert anything.columns() == []
     assert run_filters(make_pool({"x": [1, 2]}), [anything]).steps[0].kept == 2
+    assert anything.describe(None) == {"rules": {}}
+    assert Basic().describe(None)["rules"] == {"language": ["en"], "words": 3, "chars": 6, "side": 200, "aspect": 3.0}
     assert Basic(min_words=0, min_chars=0, min_side=0).columns() == ["language", "original_width", "original_height"]
     assert Basic(languages=[], max_aspect=None).columns() == ["caption", "original_width", "original_height"]
 
@@ -72,6 +73,7 @@ def test_languages_and_their_column(make_pool):
     assert outcome.fates[0]["kept"].to_pylist() == [True, False]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=12) | st.none(), max_size=8))
 def test_counts_are_pythons(texts):
     column = pa.chunked_array([pa.array(texts, pa.string())])

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from curate.errors import DataError
 from curate.filters.kmeans import assign, compact, fit_centroids, train, unit
 
@@ -53,6 +52,17 @@ def test_a_tie_goes_to_the_first_centroid():
     centroids = np.array([[0, 1], [1, 0], [1, 0], [0, 1]], np.float32)
     nearest, _ = assign(np.array([[1, 0], [0, 1], [np.sqrt(0.5), np.sqrt(0.5)]], np.float32), centroids)
     assert nearest.tolist() == [1, 0, 0]
+
+
+def test_centroids_that_rounding_cannot_tell_apart():
+    """A collapsed encoder: every row and centroid points almost the same way."""
+    rng = np.random.default_rng(0)
+    rows, _ = unit(1 + 1e-4 * rng.standard_normal((300, 64)))
+    centroids, _ = unit(1 + 1e-4 * rng.standard_normal((200, 64)))
+    exact = (rows.astype(np.float64) @ centroids.astype(np.float64).T).astype(np.float32)
+    nearest, distance = assign(rows, centroids)
+    np.testing.assert_array_equal(nearest, exact.argmax(axis=1))
+    np.testing.assert_array_equal(distance, np.float32(1) - exact.max(axis=1))
 
 
 def test_training_finds_the_blobs_and_repeats():

@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from curate.filters.quantile import descending_element, from_bits, histogram_high, locate, merge, to_bits
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-
-from curate.filters.quantile import descending_element, from_bits, histogram_high, locate, merge, to_bits
 
 FLOATS = st.floats(width=32, allow_nan=False)
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.float32, st.integers(0, 60), elements=FLOATS))
 def test_bits_order_like_the_numbers_and_come_back(values):
     bits = to_bits(values)
@@ -18,6 +18,7 @@ def test_bits_order_like_the_numbers_and_come_back(values):
         assert from_bits(int(raw)) == number
 
 
+@settings(deadline=None)
 @given(
     hnp.arrays(np.float32, st.integers(1, 80), elements=st.floats(width=32, allow_nan=True)),
     st.lists(st.integers(0, 80), max_size=4),

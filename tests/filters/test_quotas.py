@@ -1,9 +1,5 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.optimize import minimize
-
 from curate.errors import DataError
 from curate.filters.quotas import (
     complexity,
@@ -13,6 +9,9 @@ from curate.filters.quotas import (
     round_quotas,
     shares,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 
 def bisect(target, low, high, total):

@@ -5,7 +5,6 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
-
 from curate.errors import DataError
 from curate.filters.scorers.caption_statistics import CaptionStatistics
 from curate.filters.scorers.clip_similarity import ClipSimilarity
@@ -41,7 +40,9 @@ def test_the_model_is_on_record():
 
 def test_long_captions_are_read_to_the_end(make_pool):
     """Unlike the wrapper that ships the model, which stops after 80 characters."""
-    caption = "ok " * 27 + "und dann ging der kleine Hund mit seiner Familie am Strand spazieren, weil das Wetter schön war"
+    caption = (
+        "ok " * 27 + "und dann ging der kleine Hund mit seiner Familie am Strand spazieren, weil das Wetter schön war"
+    )
     pool = make_pool({"caption": [caption]}).score("lang", Language())
     assert pool.members[0].table["lang"].to_pylist() == ["de"]
 

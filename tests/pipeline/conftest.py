@@ -65,7 +65,9 @@ def write_config(folder: Path, address: str = "inline", workers: int = 2, **chan
 def curate(*arguments: str, timeout: float = 280) -> subprocess.CompletedProcess:
     """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "curate.pipeline.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env={**os.environ, "COLUMNS": "160"})
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, env={**os.environ, "COLUMNS": "160"}
+    )
 
 
 def outputs(workdir: Path) -> dict[str, str]:

@@ -42,7 +42,10 @@ def test_exponent_without_a_dot_is_a_number():
     ("change", "expected"),
     [
         (("name: t", "nmae: t"), "c.yaml:1: unknown key 'nmae'; did you mean 'name'?"),
-        (("languages:", "langages:"), "c.yaml:9: unknown key 'langages'; did you mean 'languages'? (in subsets.curated.0)"),
+        (
+            ("languages:", "langages:"),
+            "c.yaml:9: unknown key 'langages'; did you mean 'languages'? (in subsets.curated.0)",
+        ),
         (("type: basic", "type: bassic"), "c.yaml:9: subsets.curated.0: unknown type 'bassic'; did you mean 'basic'?"),
         (("type: demo", "typ: demo"), "c.yaml:3: pool.source: `type` is missing"),
         (("name: t", "seed: 1"), "name is required"),
@@ -90,4 +93,6 @@ def test_missing_and_empty_files(tmp_path):
 
 def test_schema_describes_every_section():
     schema = Config.model_json_schema()
-    assert {"name", "pool", "encoders", "scores", "subsets", "release", "pretrain", "eval"} <= schema["properties"].keys()
+    assert {"name", "pool", "encoders", "scores", "subsets", "release", "pretrain", "eval"} <= schema[
+        "properties"
+    ].keys()

@@ -21,7 +21,10 @@ def test_second_driver_is_told_who_holds_the_workdir(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(WorkdirBusy, match=rf"in use by process {process.pid} .*'other'"), locked(str(tmp_path), "me"):
+        with (
+            pytest.raises(WorkdirBusy, match=rf"in use by process {process.pid} .*'other'"),
+            locked(str(tmp_path), "me"),
+        ):
             pass
         assert "'other'" in holder(str(tmp_path))
     finally:

@@ -52,9 +52,10 @@ class Web:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        self.stopping.set()
-        self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
+        if not self.stopping.is_set():
+            self.stopping.set()
+            self.socket.shutdown(socket.SHUT_RDWR)  # ends the thread that waits in accept
+            self.socket.close()
 
     def __setitem__(self, path: str, script: bytes | Script | Callable[[Seen], Script]) -> None:
         if isinstance(script, bytes):

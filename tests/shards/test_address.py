@@ -24,6 +24,68 @@ LOOPBACK = [
 ]
 
 
+NOT_PUBLIC = [
+    "0.0.0.0",
+    "0.1.2.3",
+    "10.0.0.1",
+    "100.64.0.1",
+    "127.0.0.1",
+    "127.255.255.254",
+    "169.254.169.254",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.0.0.1",
+    "192.0.2.1",
+    "192.88.99.1",
+    "192.168.1.1",
+    "198.18.0.1",
+    "198.51.100.1",
+    "203.0.113.1",
+    "224.0.0.1",
+    "239.255.255.255",
+    "240.0.0.1",
+    "255.255.255.255",
+    "100.100.100.200",
+    "168.63.129.16",
+    "::",
+    "::1",
+    "::ffff:127.0.0.1",
+    "::ffff:169.254.169.254",
+    "::127.0.0.1",
+    "fe80::1",
+    "fc00::1",
+    "fd00:ec2::254",
+    "ff02::1",
+    "2001::1",
+    "2001:db8::1",
+    "2002:7f00:1::",
+    "3fff::1",
+    "64:ff9b::127.0.0.1",
+    "64:ff9b::10.0.0.1",
+    "64:ff9b:1::1",
+    "100::1",
+    "5f00::1",
+    "fec0::1",
+    "4000::1",
+]
+
+PUBLIC = [
+    "1.1.1.1",
+    "8.8.8.8",
+    "93.184.216.34",
+    "100.63.255.255",
+    "100.128.0.0",
+    "172.15.0.1",
+    "172.32.0.1",
+    "192.0.1.1",
+    "223.255.255.255",
+    "2606:4700::1111",
+    "2a00:1450::1",
+    "::ffff:8.8.8.8",
+    "64:ff9b::8.8.8.8",
+]
+
+
 @pytest.mark.parametrize("host", LOOPBACK)
 def test_every_spelling_of_an_ipv4_address_is_that_address(host: str) -> None:
     target = check_url(f"http://{host}/x")
@@ -34,11 +96,7 @@ def test_every_spelling_of_an_ipv4_address_is_that_address(host: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    """0.0.0.0 0.1.2.3 10.0.0.1 100.64.0.1 127.0.0.1 127.255.255.254 169.254.169.254 172.16.0.1 172.31.255.255
-    192.0.0.1 192.0.2.1 192.88.99.1 192.168.1.1 198.18.0.1 198.51.100.1 203.0.113.1 224.0.0.1 239.255.255.255 240.0.0.1
-    255.255.255.255 100.100.100.200 168.63.129.16 :: ::1 ::ffff:127.0.0.1 ::ffff:169.254.169.254 ::127.0.0.1 fe80::1
-    fc00::1 fd00:ec2::254 ff02::1 2001::1 2001:db8::1 2002:7f00:1:: 3fff::1 64:ff9b::127.0.0.1 64:ff9b::10.0.0.1
-    64:ff9b:1::1 100::1 5f00::1 fec0::1 4000::1""".split(),
+    NOT_PUBLIC,
 )
 def test_addresses_that_are_not_public(address: str) -> None:
     assert not is_public(address)
@@ -46,8 +104,7 @@ def test_addresses_that_are_not_public(address: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    """1.1.1.1 8.8.8.8 93.184.216.34 100.63.255.255 100.128.0.0 172.15.0.1 172.32.0.1 192.0.1.1 223.255.255.255
-    2606:4700::1111 2a00:1450::1 ::ffff:8.8.8.8 64:ff9b::8.8.8.8""".split(),
+    PUBLIC,
 )
 def test_addresses_that_are_public(address: str) -> None:
     assert is_public(address)
@@ -199,7 +256,11 @@ def test_any_text_gives_a_plain_ascii_url_or_a_reason(text: str, start: str) -> 
     try:
         target = check_url(start + text)
     except UrlError as error:
-        assert error.code in ("bad_url", "scheme_denied")
+        code = error.code
+    else:
+        code = ""
+    assert code in ("bad_url", "scheme_denied", "")
+    if code:
         return
     assert target.url.isascii()
     assert target.url.isprintable()

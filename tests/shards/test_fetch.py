@@ -541,11 +541,30 @@ def test_leaving_early_leaves_a_usable_fetcher(web, respond) -> None:
         assert next(fetcher.fetch(["http://a.example/3"])).body == b"x" * 1000
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_is_raised_inside_curl_is_not_lost(
+    web, one, respond, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("curate.shards.attempt.refusal", interrupt)
+    web["/x"] = respond(200, b"x")
+    with pytest.raises(error):
+        one("/x")
+
+
 def test_nothing_to_fetch() -> None:
     assert fetch([]) == []
 
 
 def test_options_are_checked() -> None:
-    for wrong in ({"timeout": 0}, {"user_agent": "a\r\nX: y"}, {"contact": "ü"}, {"respect": ["robots"]}, {"connect": 1}):
+    for wrong in (
+        {"timeout": 0},
+        {"user_agent": "a\r\nX: y"},
+        {"contact": "ü"},
+        {"respect": ["robots"]},
+        {"connect": 1},
+    ):
         with pytest.raises(ValidationError):
             FetchOptions(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,97 @@
+"""Numbers as people read them: 12,345 · 91.2 % · +12.8 points · 4 min 32 s · 1.2 MB."""
+
+from __future__ import annotations
+
+import math
+
+from .data import Estimate, Metric
+
+NARROW = "\u202f"  # narrow no-break space, between a number and its unit
+MINUS = "\u2212"
+NONE = "–"
+
+
+def count(n: int | None) -> str:
+    """12,345."""
+    return NONE if n is None else f"{n:,}".replace("-", MINUS)
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """0.912 -> 91.2 %."""
+    if fraction is None or not math.isfinite(fraction):
+        return NONE
+    return f"{100 * fraction:.{digits}f}{NARROW}%".replace("-", MINUS)
+
+
+def share(part: int, whole: int) -> str:
+    """A part of a whole in percent; small ones that are not nothing do not round to 0."""
+    if not whole:
+        return NONE
+    fraction = part / whole
+    return f"<{NARROW}0.1{NARROW}%" if 0 < fraction < 0.001 else percent(fraction)
+
+
+def value(x: float | None) -> str:
+    """A score, to four significant digits."""
+    if x is None or not math.isfinite(x):
+        return NONE
+    text = f"{x:.4g}" if abs(x) < 1e4 else f"{x:,.0f}"
+    return text.replace("-", MINUS)
+
+
+def reading(x: float | None, metric: Metric) -> str:
+    """A metric's value in its unit."""
+    return percent(x) if metric.unit == "percent" else value(x)
+
+
+def change(x: float, metric: Metric, unit: bool = True) -> str:
+    """A signed difference: +12.8 points."""
+    scale, digits = (100, 1) if metric.unit == "percent" else (1, 3)
+    number = f"{scale * x:+.{digits}f}".replace("-", MINUS)
+    if not float(number.replace(MINUS, "-")):
+        number = number.lstrip(f"+{MINUS}")  # no sign on a zero
+    name = " point" if number.strip(f"+{MINUS}") == "1.0" else " points"
+    return number + (name if unit and metric.unit == "percent" else "")
+
+
+def interval(estimate: Estimate, metric: Metric, signed: bool = False) -> str:
+    """``[10.1, 15.5]``, or nothing when there is none."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    if signed:
+        return f"[{change(estimate.low, metric, unit=False)}, {change(estimate.high, metric, unit=False)}]"
+    scale, digits = (100, 1) if metric.unit == "percent" else (1, 3)
+    return f"[{scale * estimate.low:.{digits}f}, {scale * estimate.high:.{digits}f}]".replace("-", MINUS)
+
+
+def duration(seconds: float | None) -> str:
+    """0.42 s, 7.3 s, 4 min 32 s, 3 h 05 min."""
+    if seconds is None:
+        return NONE
+    if seconds < 9.95:
+        return f"{seconds:.2f}{NARROW}s" if seconds < 0.995 else f"{seconds:.1f}{NARROW}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}{NARROW}s"
+    if whole < 3600:
+        return f"{whole // 60}{NARROW}min {whole % 60:02d}{NARROW}s"
+    return f"{whole // 3600}{NARROW}h {whole % 3600 // 60:02d}{NARROW}min"
+
+
+def size(n: int | None) -> str:
+    """1.2 MB, in powers of 1000."""
+    if n is None:
+        return NONE
+    amount, units = float(n), ["B", "kB", "MB", "GB", "TB", "PB"]
+    while amount >= 999.5 and len(units) > 1:
+        amount /= 1000
+        units.pop(0)
+    return f"{amount:.0f}{NARROW}B" if units[0] == "B" else f"{amount:.3g}{NARROW}{units[0]}"
+
+
+def compact(n: float) -> str:
+    """1,234 -> 1.2k, for axes and tight places."""
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(n) >= limit:
+            return f"{n / limit:.3g}{letter}"
+    return f"{n:.3g}"

@@ -1,0 +1,227 @@
+"""From data to sections: which ones there are, in which order, and what each template needs.
+
+The reader wants the result first, then what it rests on; a section without data is absent, and so is its link.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import figures, marks, quantity
+from .data import Arm, Estimate, Headline, Leaderboard, Metric, Report, Stages
+from .galleries import subset_galleries
+from .verdict import judge, verdict
+
+COLORS = 7  # colours for arms in the style sheet, the control's aside
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the page.
+
+    Attributes:
+        id: anchor; its template is ``<id>.html``.
+        short: text of its link.
+        lede: how to read it.
+        content: what the template writes.
+        plots: figures that it shows.
+    """
+
+    id: str
+    title: str
+    short: str
+    lede: str
+    content: Mapping[str, Any]
+    plots: Sequence[figures.Plot] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Titled:
+    """Something in a tab; `badge` is a small number beside the title."""
+
+    title: str
+    content: Any
+    badge: str = ""
+
+
+def sections(report: Report) -> list[Section]:
+    """The page's sections in order."""
+    return list(_sections(report))
+
+
+def _sections(report: Report) -> Iterator[Section]:
+    colors = arm_colors(report)
+    if report.leaderboard and report.leaderboard.arms and report.leaderboard.metrics:
+        yield _models(report.leaderboard, colors)
+    if curves := [c for c in report.curves if c.samples]:
+        plot = figures.curves_plot(curves, {a: f"var(--{c})" for a, c in colors.items()}, "plot-curves")
+        lede = "Loss on the training batches, one thin line per seed, thick for their mean. "
+        lede += "A lower loss on easier data is not a better model: compare accuracy above, not these heights."
+        yield Section("curves", "Learning curves", "Curves", lede, {}, [plot])
+    if report.pool:
+        yield _pool(report)
+    if report.funnels:
+        yield _funnels(report)
+    if report.histograms:
+        yield _scores(report)
+    if groups := subset_galleries(report.galleries):
+        lede = "What each filter dropped beside what it kept, drawn at random. Captions are shown as they were found; "
+        lede += "characters that hide or reorder text appear as marks."
+        yield Section("galleries", "Galleries", "Galleries", lede, {"groups": groups})
+    if report.truth:
+        yield _truth(report)
+    if maps := [m for m in report.clusters if m.clusters]:
+        plots = [figures.clusters_plot(m, f"plot-clusters-{i}") for i, m in enumerate(maps)]
+        lede = "Each bubble is a cluster of embeddings; its area is the number of rows that entered, its colour the "
+        lede += "share kept. Distances on the plane are only roughly those in the embedding space."
+        pairs = [Titled(p.title, (m, p)) for m, p in zip(maps, plots, strict=True)]
+        yield Section("clusters", "Cluster map", "Clusters", lede, {"maps": pairs}, plots)
+    if report.stages and report.stages.stages:
+        yield _stages(report.stages)
+    if report.provenance:
+        lede = "What it takes to do this again."
+        yield Section("provenance", "Provenance", "Provenance", lede, {"made": report.provenance})
+
+
+def arm_colors(report: Report) -> dict[str, str]:
+    """Arm or subset -> colour name: the control is neutral, the headline's arm has the first colour."""
+    board = report.leaderboard
+    first = [c.arm for c in report.headline.contrasts[:1]] if report.headline else []
+    names = first + [a.name for a in board.arms] if board else first
+    names += [c.arm for c in report.curves] + [f.subset for f in report.funnels]
+    control = board.control if board else ""
+    rest = [n for n in dict.fromkeys(names) if n != control]
+    colors = {name: f"arm-{i % COLORS}" for i, name in enumerate(rest)}
+    return colors | ({control: "arm-control"} if control else {})
+
+
+def tiles(report: Report) -> list[tuple[str, str, str]]:
+    """Key figures at the top: label, value, remark."""
+    return list(_tiles(report))
+
+
+def _tiles(report: Report) -> Iterator[tuple[str, str, str]]:
+    if pool := report.pool:
+        yield "rows in the pool", quantity.count(pool.rows), ""
+        yield "images fetched", quantity.count(pool.fetched), quantity.share(pool.fetched, pool.rows)
+    arm = report.headline.contrasts[0].arm if report.headline else ""
+    chosen = [f for f in report.funnels if f.subset == arm] or list(report.funnels[-1:])
+    for funnel in chosen:
+        yield f"kept by {funnel.subset}", quantity.count(funnel.kept), quantity.share(funnel.kept, funnel.pool)
+    if board := report.leaderboard:
+        models = sum(max((len(e.seeds) for e in a.scores.values()), default=0) for a in board.arms)
+        if models:
+            yield "models trained", quantity.count(models), f"{len(board.arms)} arms"
+    if report.stages and report.stages.wall_seconds is not None:
+        yield "wall time", quantity.duration(report.stages.wall_seconds), ""
+    for label, text in report.header.facts.items():
+        yield label, text, ""
+
+
+def hero(headline: Headline) -> dict[str, Any]:
+    """The headline in words, and its contrasts on one axis with 0 on it."""
+    metric = headline.metric
+    axis = marks.scale(marks.extent(c.difference for c in headline.contrasts), zero=True)
+    rows = [{"contrast": c, "verdict": verdict(c, metric), "kind": judge(c, metric)} for c in headline.contrasts]
+    ticks = [(axis.at(t), quantity.change(t, metric, unit=False)) for t in axis.ticks]
+    return {"metric": metric, "rows": rows, "axis": axis, "ticks": ticks, "first": rows[0]["verdict"]}
+
+
+def _models(board: Leaderboard, colors: Mapping[str, str]) -> Section:
+    panels = [Titled(m.label, _panel(board, m)) for m in board.metrics]
+    confusions = [Titled(c.arm + (f" · {c.metric}" if c.metric else ""), c) for c in board.confusions]
+    lede = "Every arm is trained alike on equally many samples; only the data differs. Each dot is one seed, the bar is the "
+    lede += f"{board.interval}. Overlapping bars do not mean no difference: read the paired difference."
+    content = {
+        "board": board,
+        "panels": panels,
+        "colors": colors,
+        "per_class": [Titled(t.metric, t) for t in board.per_class],
+        "confusions": confusions,
+        "equal_budget": len({a.samples_seen for a in board.arms}) == 1,
+    }
+    return Section("models", "Models", "Models", lede, content)
+
+
+def _panel(board: Leaderboard, metric: Metric) -> dict[str, Any]:
+    arms: list[tuple[Arm, Estimate, Estimate | None]] = [
+        (a, a.scores[metric.name], a.differences.get(metric.name)) for a in board.arms if metric.name in a.scores
+    ]
+    most = 1.0 if metric.unit == "percent" else float("inf")
+    axis = marks.scale(marks.extent(e for _, e, _ in arms), most=most)
+    digits = 0 if all(float(100 * t).is_integer() for t in axis.ticks) else 1
+    percent = metric.unit == "percent"
+    ticks = [(axis.at(t), quantity.percent(t, digits) if percent else quantity.value(t)) for t in axis.ticks]
+    best = sorted(arms, key=lambda a: a[1].mean, reverse=metric.higher_is_better)
+    return {"metric": metric, "arms": arms, "axis": axis, "ticks": ticks, "best": best[0][0].name if best else ""}
+
+
+def _pool(report: Report) -> Section:
+    pool = report.pool
+    assert pool is not None
+    failures = sorted(pool.failures.items(), key=lambda f: (-f[1], f[0]))
+    languages = sorted(pool.languages.items(), key=lambda f: (-f[1], f[0]))
+    lede = "What the input named, what of it could be fetched, and why the rest could not."
+    content = {"pool": pool, "failures": failures, "languages": languages, "meanings": report.meanings}
+    return Section("pool", "Pool", "Pool", lede, content)
+
+
+def _funnels(report: Report) -> Section:
+    colors = arm_colors(report)
+    panels = [Titled(f.subset, f, quantity.share(f.kept, f.pool)) for f in report.funnels]
+    lede = "Every row of the pool ends in exactly one place: kept, or dropped by one filter for one reason."
+    content = {"panels": panels, "colors": colors, "meanings": report.meanings, "start": _of_interest(report)}
+    return Section("funnel", "Subsets", "Subsets", lede, content)
+
+
+def _of_interest(report: Report) -> int:
+    """The funnel to show first: the headline's arm, else the one with most filters."""
+    arm = report.headline.contrasts[0].arm if report.headline else ""
+    steps = [(f.subset == arm, len(f.steps)) for f in report.funnels]
+    return steps.index(max(steps))
+
+
+def _scores(report: Report) -> Section:
+    columns = [(h, figures.histogram_plots(h, f"plot-score-{i}")) for i, h in enumerate(report.histograms)]
+    panels = [(h, [Titled(p.title, p) for p in plots]) for h, plots in columns]
+    lede = "How each score is distributed over the pool, and where subsets cut it. Pale bars are all fetched rows; "
+    lede += "coloured ones are those that reached the subset's filter."
+    plots = list(itertools.chain.from_iterable(p for _, p in columns))
+    return Section("scores", "Scores and thresholds", "Scores", lede, {"columns": panels}, plots)
+
+
+def _truth(report: Report) -> Section:
+    panels = []
+    for name in dict.fromkeys(t.subset for t in report.truth):
+        mine = [t for t in report.truth if t.subset == name]
+        kinds = list(dict.fromkeys(f.kind for t in mine for f in t.faults))
+        rows = [(t, {f.kind: f for f in t.faults}) for t in mine]
+        panels.append(Titled(name, {"rows": rows, "kinds": kinds}))
+    lede = "Faults were planted in the pool and recorded where no filter could see them. Precision: how much of what a "
+    lede += "filter dropped deserved it. Recall: how much of what deserved it the filter dropped."
+    return Section("truth", "Filters against the truth", "Truth", lede, {"panels": panels})
+
+
+def _stages(stages: Stages) -> Section:
+    ends = [(s.start or 0.0) + s.seconds for s in stages.stages if s.state == "run"]
+    whole = max([*ends, stages.wall_seconds or 0.0, 1e-9])
+    axis = marks.Scale(0.0, whole)
+    grid = [
+        (axis.at(t), quantity.duration(t) if t else "0") for t in marks.scale([0.0, whole]).ticks if 0 <= t <= whole
+    ]
+    shown = {
+        name: any(getattr(s, name) is not None for s in stages.stages)
+        for name in ("parts", "items", "bytes", "peak_bytes", "cost")
+    }
+    total = {
+        "seconds": sum(s.seconds for s in stages.stages if s.state == "run"),
+        "bytes": sum(s.bytes or 0 for s in stages.stages),
+        "peak_bytes": max((s.peak_bytes or 0 for s in stages.stages), default=0),
+        "cost": sum(s.cost or 0.0 for s in stages.stages),
+    }
+    lede = "When each stage ran and what it took. A reused stage was finished by an earlier run; its bar is hollow."
+    content = {"stages": stages, "axis": axis, "grid": grid, "shown": shown, "total": total}
+    return Section("stages", "Time and resources", "Stages", lede, content)
