@@ -167,7 +167,7 @@ def _record(evalset: EvalSet, suite: Suite, result: SuiteResult, path: str) -> d
         "main_metric": suite.main_metric,
         "metrics": result.metrics,
         "correct": correct,
-        "wilson95": wilson(correct, len(found.labels)),
+        "wilson95": list(wilson(correct, len(found.labels)) or ()),
         "facts": result.facts,
         "outcomes": path,
         "per_class": per_class_table(confusion, evalset.classnames),

@@ -137,13 +137,13 @@ class TextFeatures:
         return self._features[[self._row[p] for p in prompts]]
 
 
-def class_weights(text: TextFeatures, evalset: EvalSet, templates: Sequence[str] | None = None) -> np.ndarray:
+def class_weights(text: TextFeatures, evalset: EvalSet, templates: Sequence[str]) -> np.ndarray:
     """Zero-shot classifier, ``(classes, d) float32``: per class the normalised mean of its normalised prompts.
 
     (Radford et al., ICML 2021, section 3.1.4: the ensemble is taken in embedding space.)
 
     Raises:
-        DataError: neither the set nor the caller has templates, or the prompts of a class cancel out.
+        DataError: there are no templates, or the prompts of a class cancel out.
     """
     prompts = [p for name in evalset.classnames for p in evalset.prompts(name, templates)]
     mean = text(prompts).reshape(len(evalset.classnames), -1, text.dim).mean(1)

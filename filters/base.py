@@ -121,12 +121,14 @@ class Decision:
         value: ``(n,) float32``, the number it decided by (NaN when there is none).
         reason: why a dropped row was dropped: one code for all, or ``(n,)`` codes.
         times: ``(n,) int32``, how often a kept row is repeated; None = once.
+        group: ``(n,) int32``, the cluster that each row belongs to, -1 = none; None when the filter has no clusters.
     """
 
     keep: np.ndarray
     value: np.ndarray
     reason: str | np.ndarray
     times: np.ndarray | None = None
+    group: np.ndarray | None = None
 
 
 class Filter(Options):
@@ -134,9 +136,12 @@ class Filter(Options):
 
     Attributes:
         version: bump when the same options would give other decisions; part of the fingerprint.
+        catches: kinds of fault that it is meant to catch; where the truth is known, the report judges it by them
+            (``wrong_caption``, ``boilerplate``, ``foreign``, ``short``, ``tiny``, ``strip``, ``exact_copy``, ``near_copy``).
     """
 
     version: ClassVar[int] = 1
+    catches: ClassVar[tuple[str, ...]] = ()
     type: str
 
     @abstractmethod

@@ -7,7 +7,7 @@ A rule that is switched off needs no column. The first rule that a row breaks, i
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from .captions import characters, words
 class Basic(Filter):
     """Cheap rules on caption and image size, with DataComp's defaults."""
 
+    catches: ClassVar[tuple[str, ...]] = ("foreign", "short", "tiny", "strip")
     type: Literal["basic"] = "basic"
     languages: list[str] = Field(
         default_factory=lambda: ["en"], description="Languages to keep, as codes; empty = any language."

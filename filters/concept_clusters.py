@@ -127,7 +127,8 @@ class ConceptClusters(Filter):
         if not found.any():
             return Decision(found, np.full(len(part), np.nan, np.float32), "no_embedding")
         keep = found & (columns["rank"] < state.quotas[columns["cluster"]])
-        return Decision(keep, columns["distance"], np.where(found, "over_quota", "no_embedding"))
+        group = np.where(found, columns["cluster"], -1)
+        return Decision(keep, columns["distance"], np.where(found, "over_quota", "no_embedding"), group=group)
 
     def describe(self, state: Concepts) -> dict[str, Any]:
         names = ("size", "kept", "d_intra", "d_inter", "complexity", "x", "y")

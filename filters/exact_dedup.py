@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -45,6 +45,7 @@ class Duplicates:
 class ExactDedup(Filter):
     """Drop exact copies."""
 
+    catches: ClassVar[tuple[str, ...]] = ("exact_copy",)
     type: Literal["exact_dedup"] = "exact_dedup"
     on: list[Rule] = Field(
         default_factory=lambda: ["image"],

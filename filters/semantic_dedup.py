@@ -15,7 +15,7 @@ A row without an embedding is a duplicate of nothing: it is kept, counted, and h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -51,6 +51,7 @@ class Similarities:
 class SemanticDedup(Filter):
     """Drop near-duplicates by cosine similarity inside k-means clusters (SemDeDup)."""
 
+    catches: ClassVar[tuple[str, ...]] = ("exact_copy", "near_copy")
     type: Literal["semantic_dedup"] = "semantic_dedup"
     encoder: str = Field(description="Encoder whose embeddings are compared.")
     modality: Literal["image", "text"] = Field("image", description="Compare images or captions.")

@@ -7,7 +7,7 @@ the pool use `top_fraction`.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -19,6 +19,7 @@ from .base import FILTERS, Decision, Filter, Part, json_number, numbers
 class Threshold(Filter):
     """Keep samples by a number in one column; null and NaN are dropped."""
 
+    catches: ClassVar[tuple[str, ...]] = ("wrong_caption", "boilerplate", "foreign", "short")
     type: Literal["threshold"] = "threshold"
     by: str = Field(description="Column to compare: a score by its name, or a number of the row table.")
     at_least: float | None = Field(None, allow_inf_nan=False, description="Keep values >= this, as float32.")

@@ -11,7 +11,7 @@ Exact at any size by two passes of counters (`quantile.py`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -40,6 +40,7 @@ class Cutoff:
 class TopFraction(Filter):
     """Keep the samples with the highest scores."""
 
+    catches: ClassVar[tuple[str, ...]] = ("wrong_caption", "boilerplate", "foreign", "short")
     type: Literal["top_fraction"] = "top_fraction"
     by: str = Field(description="Column to rank by: a score by its name, or a number of the row table.")
     keep: float = Field(ge=0, le=1, description="Share of the samples to keep, 0-1; ties of the last one stay too.")

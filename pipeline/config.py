@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from typing_extensions import Annotated  # noqa: UP035
 
-from ..eval.suites import SUITES, SuiteOption
+from ..eval.suites import SuiteOption, parse_suites
 from ..filters.registered import FILTERS, SCORERS
 from ..pretrain.recipe import RECIPES
 from ..registry import Options, unknown
@@ -96,7 +96,7 @@ class PretrainConfig(Options):
 class EvalConfig(Options):
     """How good each trained model is."""
 
-    suites: list[SuiteOption] = Field(default_factory=lambda: [SUITES["zero_shot"]()], description="What to measure.")
+    suites: list[SuiteOption] = Field(default_factory=lambda: parse_suites(["zero_shot"]), description="What to measure.")
     data: list[str] = Field(description="Evaluation sets: `digits` (built in) or folders in CLIP_benchmark's layout.")
     control: str | None = Field(None, description="Subset that the others are compared with; default: the first.")
 

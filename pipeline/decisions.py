@@ -1,8 +1,8 @@
 """Decisions as files: what one filter decided for the rows of one part.
 
 ``<shard>.parquet`` holds one row per sample that reached the filter: ``row`` (int32), ``keep``, ``value`` (float32),
-``reason`` (dictionary; null when kept) and ``times`` (int32: the multiplicity so far, 0 when dropped). A chain of these
-files, one per filter, is the whole history of a subset.
+``reason`` (dictionary; null when kept), ``times`` (int32: the multiplicity so far, 0 when dropped) and, for filters with
+clusters, ``group`` (int32). A chain of these files, one per filter, is the whole history of a subset.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def write_decision(folder: str, part: Part, decision: Decision, times: np.ndarra
             "times": pa.array(after),
         }
     )
+    if decision.group is not None:
+        table = table.append_column("group", pa.array(np.asarray(decision.group, np.int32)))
     with storage.publishing(storage.join(folder, f"{part.name}.parquet")) as path:
         pq.write_table(table, path)
     names, counts = np.unique(reasons[~keep].astype(str), return_counts=True)

@@ -63,7 +63,7 @@ class _StageWork(Work):
     def __init__(self, stage: Stage, artifact: Artifact, inputs: Mapping[str, Artifact], runner: Runner) -> None:
         self.stage, self.artifact, self.inputs = stage, artifact, inputs
         self._runner = runner
-        self.parts_run = 0
+        self.parts = 0
         self.part_seconds = 0.0
         self.peak_bytes = 0
 
@@ -96,6 +96,7 @@ class _StageWork(Work):
         if failures:
             raise _failure(self.stage.name, failures, len(parts))
         results = {}
+        self.parts += len(parts)
         for name in parts:
             receipt = self.artifact.part_receipt(name)
             results[name] = receipt["result"]
@@ -138,7 +139,6 @@ class _StageWork(Work):
             for future in done:
                 outcome = future.result()
                 self._runner.check_stop()
-                self.parts_run += 1
                 yield in_flight.pop(future), outcome
             self._runner.progress.within(self.stage.name, self.artifact, [names[i] for i in in_flight.values()])
 
@@ -247,6 +247,7 @@ class Runner:
                     "identity": stage.identity(),
                     "inputs": {r: s.fingerprint for r, s in stage.inputs.items()},
                     "seconds": round(time.perf_counter() - started, 3),
+                    "parts": work.parts,
                     "part_seconds": round(work.part_seconds, 3),
                     "peak_bytes": work.peak_bytes,
                     "versions": versions(),

@@ -1,9 +1,13 @@
 """Captions -> token ids.
 
-open_clip's own tokenizer serves every model but those whose config declares ``"tokenizer": "bytes"`` or ``"words"``: two
-vocabularies with no file to ship, small enough for a text tower that trains in seconds. Bytes cover everything, at the
-price of length: a caption is as many tokens as it has bytes. Hashed words keep a caption as short as its words, at the
-price of collisions: two words in ``vocab_size`` - 3 share an id by chance, and the model cannot tell them apart.
+open_clip's own tokenizer serves every model but the tiny ones, which declare one of two that need no file and that a
+text tower of two layers can learn in minutes on a CPU:
+
+* ``words``: a word is a token, its id a hash of it (the hashing trick: Weinberger et al., ICML 2009). Captions are some
+  ten tokens long, so the text tower costs little and has little to find out. The price: rare words may share an id,
+  and spelling is not seen.
+* ``bytes``: UTF-8 bytes. Nothing is lost, every language is covered, the vocabulary is 258; but captions are four times
+  longer, and it takes more samples until words are told apart.
 """
 
 from __future__ import annotations
@@ -17,10 +21,9 @@ import numpy as np
 
 from ..errors import ConfigError
 
-START, END = 256, 257  # END is the largest id, so open_clip's "argmax" pooling finds it
 BYTES_VOCABULARY = 258
-MAX_WORD_CHARACTERS = 64  # of a caption, so many characters per token are looked at; bounds work on hostile ones
-_WORD = re.compile(r"\w+")
+# Scripts without spaces between words (Thai to Khmer, kana, ideographs): there a character is a word.
+_WORD = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 
 
 class Tokenizer(Protocol):
@@ -32,49 +35,46 @@ class Tokenizer(Protocol):
 
 
 class ByteTokenizer:
-    """UTF-8 bytes between a start and an end mark; 0 pads. A cut may fall inside a character."""
+    """UTF-8 bytes; a cut may fall inside a character."""
 
     def __init__(self, context_length: int) -> None:
-        if context_length < 2:
-            raise ConfigError(f"text_cfg.context_length is {context_length}; the byte tokenizer needs at least 2")
         self.context_length = context_length
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         room = self.context_length - 2
-        # Cutting characters first bounds the work for a hostile, megabyte-long caption: a character is 1 byte at least.
+        # Characters are cut first, so that a hostile, megabyte-long caption costs no more than any other.
         bodies = [text[:room].encode("utf-8", "replace")[:room] for text in texts]
-        lengths = np.fromiter(map(len, bodies), np.int64, len(bodies))
-        tokens = np.zeros((len(bodies), self.context_length), np.int64)
-        column = np.arange(self.context_length)
-        inside = (column >= 1) & (column <= lengths[:, None])
-        tokens[inside] = np.frombuffer(b"".join(bodies), np.uint8)
-        tokens[:, 0] = START
-        tokens[np.arange(len(bodies)), lengths + 1] = END
-        return tokens
+        ids = np.frombuffer(b"".join(bodies), np.uint8)
+        return _framed(ids, list(map(len, bodies)), self.context_length, BYTES_VOCABULARY)
 
 
 class WordTokenizer:
-    """Lower-cased words, each the CRC-32 of its UTF-8 bytes modulo the vocabulary; 0 pads, the last two ids are marks."""
+    """Lower-case words; ids are hashes in 1 to ``vocab_size - 3``. Punctuation is left out."""
 
-    def __init__(self, context_length: int, vocabulary: int) -> None:
-        if context_length < 3 or vocabulary < 4:
-            raise ConfigError(
-                f"text_cfg: context_length {context_length} and vocab_size {vocabulary} are too small for words"
-            )
-        self.context_length, self.vocabulary = context_length, vocabulary
+    def __init__(self, context_length: int, vocab_size: int) -> None:
+        self.context_length, self.vocab_size = context_length, vocab_size
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        room = self.context_length - 2
-        start, end = self.vocabulary - 2, self.vocabulary - 1
-        tokens = np.zeros((len(texts), self.context_length), np.int64)
-        for row, text in zip(tokens, texts, strict=True):
-            words = _WORD.findall(text[: room * MAX_WORD_CHARACTERS].lower())[:room]
-            row[: len(words) + 2] = [start, *(1 + zlib.crc32(_utf8(w)) % (start - 1) for w in words), end]
-        return tokens
+        room, buckets = self.context_length - 2, self.vocab_size - 3
+        ids: list[int] = []
+        lengths: list[int] = []
+        for text in texts:
+            words = _WORD.findall(text[: 64 * room].lower())[:room]  # 64: no need to read a hostile caption to its end
+            ids += [1 + zlib.crc32(word.encode("utf-8", "replace")) % buckets for word in words]
+            lengths.append(len(words))
+        return _framed(np.array(ids, np.int64), lengths, self.context_length, self.vocab_size)
 
 
-def _utf8(word: str) -> bytes:
-    return word.encode("utf-8", "replace")
+def _framed(ids: np.ndarray, lengths: list[int], context_length: int, vocab_size: int) -> np.ndarray:
+    """Rows of the given lengths between a start mark (``vocab_size - 2``) and an end mark (``vocab_size - 1``, the
+    largest id, so that open_clip's "argmax" pooling finds it); 0 pads."""
+    n, length = len(lengths), np.array(lengths, np.int64)
+    tokens = np.zeros((n, context_length), np.int64)
+    column = np.arange(context_length)
+    tokens[(column >= 1) & (column <= length[:, None])] = ids
+    tokens[:, 0] = vocab_size - 2
+    tokens[np.arange(n), length + 1] = vocab_size - 1
+    return tokens
 
 
 class OpenClipTokenizer:
@@ -102,14 +102,17 @@ def tokenizer_for(name: str, text_cfg: dict) -> Tokenizer:
         ConfigError: no such tokenizer, or its files are not on this machine.
     """
     context_length = int(text_cfg.get("context_length", 77))
-    if name == "bytes":
-        if text_cfg.get("vocab_size") != BYTES_VOCABULARY:
-            raise ConfigError(
-                f"text_cfg.vocab_size is {text_cfg.get('vocab_size')}; the byte tokenizer needs {BYTES_VOCABULARY}"
-            )
+    if name in ("bytes", "words"):
+        vocab_size = int(text_cfg.get("vocab_size", 0))
+        if context_length < 3:
+            raise ConfigError(f"text_cfg.context_length is {context_length}; the tokenizer {name!r} needs at least 3")
+        if name == "words":
+            if vocab_size < 16:
+                raise ConfigError(f"text_cfg.vocab_size is {vocab_size}; the tokenizer 'words' needs at least 16")
+            return WordTokenizer(context_length, vocab_size)
+        if vocab_size != BYTES_VOCABULARY:
+            raise ConfigError(f"text_cfg.vocab_size is {vocab_size}; the tokenizer 'bytes' needs {BYTES_VOCABULARY}")
         return ByteTokenizer(context_length)
-    if name == "words":
-        return WordTokenizer(context_length, int(text_cfg.get("vocab_size", 0)))
     if name != "clip" and not name.startswith("open_clip:"):
         raise ConfigError(f"unknown tokenizer {name!r}; known: bytes, words, clip, open_clip:MODEL")
     import open_clip

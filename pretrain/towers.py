@@ -59,7 +59,7 @@ class Towers(nn.Module):
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """``(b, 3, h, w) uint8`` on any device -> ``(b, d) float32``, L2-normalised."""
-        pixels = (images.to(self.device).float() - self.shift) * self.factor
+        pixels = images.to(self.device).float().sub_(self.shift).mul_(self.factor)
         visual: Any = self.model.visual
         features = _class_token_route(visual, pixels) if self._short_vision else self.model.encode_image(pixels)  # type: ignore[operator]
         return F.normalize(features.float(), dim=-1)

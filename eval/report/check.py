@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -66,7 +67,7 @@ def _histogram(histogram: Histogram) -> Iterator[str]:
     edges = list(histogram.edges)
     if bins < 1 or len(edges) != bins + 1:
         yield f"{where}: {len(edges)} edges for {bins} bins"
-    if not all(math.isfinite(e) for e in edges) or any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
+    if not all(math.isfinite(e) for e in edges) or any(a >= b for a, b in itertools.pairwise(edges)):
         yield f"{where}: its edges are not finite and ascending"
     yield from _within(where, "correct + wrong", histogram.counts, histogram.correct, histogram.wrong)
     for split in histogram.splits:

@@ -1,8 +1,9 @@
 """What a report shows, as plain dataclasses: no arrays, no tables, no paths.
 
-Whoever makes a report fills these; `check.check_report` refuses data that does not add up, `build.build_report` draws it.
-Every section is optional: what is None or empty is absent from the page, its link too. Rates and accuracies are fractions
-0-1, times seconds, sizes bytes. Text may be hostile anywhere; it is made harmless where it is written, not here.
+Whoever makes a report fills these; `check.check_report` refuses data that does not add up, `build.build_report` draws
+it. Every section is optional: what is None or empty is absent from the page, its link too. Rates and accuracies are
+fractions 0-1, times seconds, sizes bytes. Text may be hostile anywhere; it is made harmless where it is written, not
+here.
 """
 
 from __future__ import annotations

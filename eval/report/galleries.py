@@ -1,7 +1,7 @@
 """Galleries: a few kept and dropped samples per filter, ready for the template.
 
-Pictures go into the page as data URIs, once for every card that shows them: about 1.4 bytes a byte. Captions come short on
-the card and in full, up to `CAPTION_LIMIT` characters, behind it.
+Pictures go into the page as data URIs, once for every card that shows them: about 1.4 bytes a byte. Captions come short
+on the card and in full, up to `CAPTION_LIMIT` characters, behind it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ MIMES = ("image/png", "image/jpeg", "image/webp", "image/gif")
 SHORT_CAPTION = 110
 CAPTION_LIMIT = 4000
 URL_LIMIT = 2000
+NO_CAPTION = Markup('<i class="faint">no caption</i>')
 SMALL = 96  # pictures up to this many pixels are enlarged with hard edges
 
 
@@ -51,28 +52,20 @@ class Side:
 
 @dataclass(frozen=True)
 class GalleryView:
-    """One filter's gallery; `title` is its tab."""
+    """One filter's gallery."""
 
-    title: str
+    filter: str
     note: str
     sides: Sequence[Side]
 
 
-@dataclass(frozen=True)
-class SubsetGalleries:
-    """All galleries of one subset; `title` is their tab."""
-
-    title: str
-    galleries: Sequence[GalleryView]
-
-
-def subset_galleries(galleries: Sequence[Gallery]) -> list[SubsetGalleries]:
-    """Galleries grouped by subset, in the order given; those without a card are left out."""
-    filled = [g for g in galleries if g.dropped or g.kept]
-    return [
-        SubsetGalleries(name, [_gallery(g) for g in filled if g.subset == name])
-        for name in dict.fromkeys(g.subset for g in filled)
-    ]
+def subset_galleries(galleries: Sequence[Gallery]) -> dict[str, list[GalleryView]]:
+    """Galleries by subset, in the order given; those without a card are left out."""
+    groups: dict[str, list[GalleryView]] = {}
+    for gallery in galleries:
+        if gallery.dropped or gallery.kept:
+            groups.setdefault(gallery.subset, []).append(_gallery(gallery))
+    return groups
 
 
 def _gallery(gallery: Gallery) -> GalleryView:
@@ -94,16 +87,13 @@ def _card(card: Card) -> CardView:
     if card.url:
         more.append(("url", marked(shorten(card.url, URL_LIMIT))))
     if picture:
-        more.append(
-            ("image", Markup("{} × {}, {}").format(picture.width, picture.height, quantity.size(len(picture.data))))
-        )
+        facts = (picture.width, picture.height, quantity.size(len(picture.data)))
+        more.append(("image", Markup("{} × {}, {}").format(*facts)))
     return CardView(
         source=data_uri(picture) if picture else None,
         alt=f"sample {card.uid[:8]}: {shorten(reveal(card.caption), 80)}",
         small=bool(picture) and max(picture.width, picture.height) <= SMALL,
-        caption=marked(shorten(card.caption, SHORT_CAPTION))
-        if card.caption
-        else Markup('<i class="faint">no caption</i>'),
+        caption=marked(shorten(card.caption, SHORT_CAPTION)) if card.caption else NO_CAPTION,
         value="" if card.value is None else quantity.value(card.value),
         reason=card.reason,
         note=card.note,

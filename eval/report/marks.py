@@ -1,7 +1,7 @@
 """Geometry of the small drawings made of bars and dots, as percentages of their box.
 
-They are inline SVG without a view box, so they stretch with the page while dots stay round and text stays sharp, and they
-take their colours from the style sheet. No script is needed to see them.
+They are inline SVG without a view box, so they stretch with the page while dots stay round and text stays sharp, and
+they take their colours from the style sheet. No script is needed to see them.
 """
 
 from __future__ import annotations
@@ -55,6 +55,15 @@ def scale(values: Iterable[float | None], zero: bool = False, most: float = math
 def _step(rough: float) -> float:
     power = 10.0 ** math.floor(math.log10(rough))
     return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * (1 - 1e-9))
+
+
+TIME_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400)
+
+
+def time_ticks(seconds: float, most: int = 6) -> list[float]:
+    """Round times from 0 to `seconds`, at most about `most` of them."""
+    step = next((s for s in TIME_STEPS if seconds / s <= most), TIME_STEPS[-1] * math.ceil(seconds / most / 86400))
+    return [i * step for i in range(int(seconds / step) + 1)]
 
 
 def extent(estimates: Iterable[Estimate]) -> list[float | None]:

@@ -44,9 +44,11 @@ def reading(x: float | None, metric: Metric) -> str:
     return percent(x) if metric.unit == "percent" else value(x)
 
 
-def change(x: float, metric: Metric, unit: bool = True) -> str:
-    """A signed difference: +12.8 points."""
+def change(x: float, metric: Metric, unit: bool = True, round_off: bool = False) -> str:
+    """A signed difference: +12.8 points; `round_off` drops a fraction that is not there."""
     scale, digits = (100, 1) if metric.unit == "percent" else (1, 3)
+    if round_off and float(scale * x).is_integer():
+        digits = 0
     number = f"{scale * x:+.{digits}f}".replace("-", MINUS)
     if not float(number.replace(MINUS, "-")):
         number = number.lstrip(f"+{MINUS}")  # no sign on a zero
@@ -87,6 +89,11 @@ def size(n: int | None) -> str:
         amount /= 1000
         units.pop(0)
     return f"{amount:.0f}{NARROW}B" if units[0] == "B" else f"{amount:.3g}{NARROW}{units[0]}"
+
+
+def ratio(x: float | None) -> str:
+    """25.6×."""
+    return NONE if x is None else f"{x:.1f}×"
 
 
 def compact(n: float) -> str:

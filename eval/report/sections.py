@@ -6,13 +6,18 @@ The reader wants the result first, then what it rests on; a section without data
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import figures, marks, quantity
-from .data import Arm, Estimate, Headline, Leaderboard, Metric, Report, Stages
+from . import marks, quantity
+from .cluster_map import clusters_plot
+from .curves import curves_plot
+from .data import Arm, Estimate, Headline, Leaderboard, Metric, PerClass, Report, Stages
+from .figures import Plot
 from .galleries import subset_galleries
+from .histograms import histogram_plots
 from .verdict import judge, verdict
 
 COLORS = 7  # colours for arms in the style sheet, the control's aside
@@ -35,7 +40,7 @@ class Section:
     short: str
     lede: str
     content: Mapping[str, Any]
-    plots: Sequence[figures.Plot] = field(default_factory=list)
+    plots: Sequence[Plot] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def _sections(report: Report) -> Iterator[Section]:
     if report.leaderboard and report.leaderboard.arms and report.leaderboard.metrics:
         yield _models(report.leaderboard, colors)
     if curves := [c for c in report.curves if c.samples]:
-        plot = figures.curves_plot(curves, {a: f"var(--{c})" for a, c in colors.items()}, "plot-curves")
+        plot = curves_plot(curves, {a: f"var(--{c})" for a, c in colors.items()}, "plot-curves")
         lede = "Loss on the training batches, one thin line per seed, thick for their mean. "
         lede += "A lower loss on easier data is not a better model: compare accuracy above, not these heights."
         yield Section("curves", "Learning curves", "Curves", lede, {}, [plot])
@@ -67,14 +72,15 @@ def _sections(report: Report) -> Iterator[Section]:
         yield _funnels(report)
     if report.histograms:
         yield _scores(report)
-    if groups := subset_galleries(report.galleries):
+    if by_subset := subset_galleries(report.galleries):
+        groups = [Titled(name, [Titled(v.filter, v) for v in views]) for name, views in by_subset.items()]
         lede = "What each filter dropped beside what it kept, drawn at random. Captions are shown as they were found; "
         lede += "characters that hide or reorder text appear as marks."
-        yield Section("galleries", "Galleries", "Galleries", lede, {"groups": groups})
+        yield Section("galleries", "Galleries", "Galleries", lede, {"groups": groups, "start": _start(groups, report)})
     if report.truth:
         yield _truth(report)
     if maps := [m for m in report.clusters if m.clusters]:
-        plots = [figures.clusters_plot(m, f"plot-clusters-{i}") for i, m in enumerate(maps)]
+        plots = [clusters_plot(m, f"plot-clusters-{i}") for i, m in enumerate(maps)]
         lede = "Each bubble is a cluster of embeddings; its area is the number of rows that entered, its colour the "
         lede += "share kept. Distances on the plane are only roughly those in the embedding space."
         pairs = [Titled(p.title, (m, p)) for m, p in zip(maps, plots, strict=True)]
@@ -126,20 +132,20 @@ def hero(headline: Headline) -> dict[str, Any]:
     metric = headline.metric
     axis = marks.scale(marks.extent(c.difference for c in headline.contrasts), zero=True)
     rows = [{"contrast": c, "verdict": verdict(c, metric), "kind": judge(c, metric)} for c in headline.contrasts]
-    ticks = [(axis.at(t), quantity.change(t, metric, unit=False)) for t in axis.ticks]
+    ticks = [(axis.at(t), quantity.change(t, metric, unit=False, round_off=True)) for t in axis.ticks]
     return {"metric": metric, "rows": rows, "axis": axis, "ticks": ticks, "first": rows[0]["verdict"]}
 
 
 def _models(board: Leaderboard, colors: Mapping[str, str]) -> Section:
     panels = [Titled(m.label, _panel(board, m)) for m in board.metrics]
     confusions = [Titled(c.arm + (f" · {c.metric}" if c.metric else ""), c) for c in board.confusions]
-    lede = "Every arm is trained alike on equally many samples; only the data differs. Each dot is one seed, the bar is the "
-    lede += f"{board.interval}. Overlapping bars do not mean no difference: read the paired difference."
+    lede = "Every arm is trained alike on equally many samples; only the data differs. Each dot is one seed, the bar "
+    lede += f"is the {board.interval}. Overlapping bars do not mean no difference: read the paired difference."
     content = {
         "board": board,
         "panels": panels,
         "colors": colors,
-        "per_class": [Titled(t.metric, t) for t in board.per_class],
+        "per_class": [Titled(t.metric, (t, _shades(t))) for t in board.per_class],
         "confusions": confusions,
         "equal_budget": len({a.samples_seen for a in board.arms}) == 1,
     }
@@ -159,6 +165,14 @@ def _panel(board: Leaderboard, metric: Metric) -> dict[str, Any]:
     return {"metric": metric, "arms": arms, "axis": axis, "ticks": ticks, "best": best[0][0].name if best else ""}
 
 
+def _shades(table: PerClass) -> dict[str, list[str]]:
+    """Shade of every cell, from the table's lowest value to its highest."""
+    known = [v for values in table.arms.values() for v in values if math.isfinite(v)]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    span = high - low or 1.0
+    return {arm: [marks.heat((v - low) / span) for v in values] for arm, values in table.arms.items()}
+
+
 def _pool(report: Report) -> Section:
     pool = report.pool
     assert pool is not None
@@ -171,22 +185,22 @@ def _pool(report: Report) -> Section:
 
 def _funnels(report: Report) -> Section:
     colors = arm_colors(report)
-    panels = [Titled(f.subset, f, quantity.share(f.kept, f.pool)) for f in report.funnels]
+    panels = [Titled(f.subset, f) for f in report.funnels]
     lede = "Every row of the pool ends in exactly one place: kept, or dropped by one filter for one reason."
-    content = {"panels": panels, "colors": colors, "meanings": report.meanings, "start": _of_interest(report)}
+    content = {"panels": panels, "colors": colors, "meanings": report.meanings, "start": _start(panels, report)}
     return Section("funnel", "Subsets", "Subsets", lede, content)
 
 
-def _of_interest(report: Report) -> int:
-    """The funnel to show first: the headline's arm, else the one with most filters."""
+def _start(panels: Sequence[Titled], report: Report) -> int:
+    """The subset to show first: the headline's arm, else the first."""
     arm = report.headline.contrasts[0].arm if report.headline else ""
-    steps = [(f.subset == arm, len(f.steps)) for f in report.funnels]
-    return steps.index(max(steps))
+    return next((i for i, p in enumerate(panels) if p.title == arm), 0)
 
 
 def _scores(report: Report) -> Section:
-    columns = [(h, figures.histogram_plots(h, f"plot-score-{i}")) for i, h in enumerate(report.histograms)]
-    panels = [(h, [Titled(p.title, p) for p in plots]) for h, plots in columns]
+    columns = [(h, histogram_plots(h, f"plot-score-{i}")) for i, h in enumerate(report.histograms)]
+    titled = [(h, [Titled(p.title, p) for p in plots]) for h, plots in columns]
+    panels = [(h, tabs, _start(tabs, report)) for h, tabs in titled]
     lede = "How each score is distributed over the pool, and where subsets cut it. Pale bars are all fetched rows; "
     lede += "coloured ones are those that reached the subset's filter."
     plots = list(itertools.chain.from_iterable(p for _, p in columns))
@@ -202,16 +216,16 @@ def _truth(report: Report) -> Section:
         panels.append(Titled(name, {"rows": rows, "kinds": kinds}))
     lede = "Faults were planted in the pool and recorded where no filter could see them. Precision: how much of what a "
     lede += "filter dropped deserved it. Recall: how much of what deserved it the filter dropped."
-    return Section("truth", "Filters against the truth", "Truth", lede, {"panels": panels})
+    return Section(
+        "truth", "Filters against the truth", "Truth", lede, {"panels": panels, "start": _start(panels, report)}
+    )
 
 
 def _stages(stages: Stages) -> Section:
     ends = [(s.start or 0.0) + s.seconds for s in stages.stages if s.state == "run"]
     whole = max([*ends, stages.wall_seconds or 0.0, 1e-9])
     axis = marks.Scale(0.0, whole)
-    grid = [
-        (axis.at(t), quantity.duration(t) if t else "0") for t in marks.scale([0.0, whole]).ticks if 0 <= t <= whole
-    ]
+    grid = [(axis.at(t), quantity.duration(t) if t else "0") for t in marks.time_ticks(whole)]
     shown = {
         name: any(getattr(s, name) is not None for s in stages.stages)
         for name in ("parts", "items", "bytes", "peak_bytes", "cost")

@@ -1,8 +1,8 @@
 """Make hostile text harmless to look at, without hiding what it holds.
 
 Escaping keeps markup from running; it does nothing against characters that reorder, hide or break what a reader sees.
-Here these become visible marks: a right-to-left override is shown as ⟨U+202E⟩, a line break as ⏎. The price: captions in
-scripts that join letters with zero-width characters show these joiners as marks too. In a page for judging data that
+Here these become visible marks: a right-to-left override is shown as ⟨U+202E⟩, a line break as ⏎. The price: captions
+in scripts that join letters with zero-width characters show these joiners as marks too. In a page for judging data that
 is right.
 """
 

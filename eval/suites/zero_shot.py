@@ -49,7 +49,8 @@ class ZeroShot(Suite):
 
     def evaluate(self, context: EvalContext) -> SuiteResult:
         image, labels = context.features(self.split)
-        weights = class_weights(context.text, context.evalset, self.templates)
+        templates = self.templates_for(context.evalset)
+        weights = class_weights(context.text, context.evalset, templates)
         blocks = (image[start : start + BLOCK] @ weights.T for start in range(0, len(image), BLOCK))
         found = outcomes(blocks, labels)
-        return SuiteResult(found.metrics(), found, {"prompts": len(self.templates_for(context.evalset)) * len(weights)})
+        return SuiteResult(found.metrics(), found, {"prompts": len(templates) * len(weights)})

@@ -65,7 +65,7 @@ class EvalStage(Stage):
 
     def identity(self) -> dict[str, Any]:
         return {
-            "suites": [s.model_dump(mode="json") for s in self.suites],
+            "suites": [{**s.model_dump(mode="json"), "version": s.version} for s in self.suites],
             "folders": list(self.folder_identities),
         }
 
@@ -85,4 +85,6 @@ class EvalStage(Stage):
 def _evaluate(task: Task, model: str, folders: list[str], suites: tuple[Any, ...]) -> dict[str, Any]:
     from ...eval.evaluate import evaluate
 
-    return evaluate(model, folders, list(suites), storage.join(task.out, task.part), task.scratch)
+    return evaluate(
+        model, folders, list(suites), storage.join(task.out, task.part), task.scratch, progress=task.progress
+    )

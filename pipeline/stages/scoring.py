@@ -104,7 +104,7 @@ class ScoreStage(Stage):
     def run(self, work: Work) -> dict[str, Any]:
         store = column_store(work.inputs)
         results = work.map(_score, {s.name: (self.scorer, self.column, store, i) for i, s in enumerate(store.shards)})
-        return {"rows": sum(r["rows"] for r in results.values())}
+        return {"rows": sum(r["rows"] for r in results.values()), "facts": self.scorer.describe()}
 
 
 def _score(task: Task, scorer: Scorer, column: str, store: ColumnStore, index: int) -> dict[str, Any]:

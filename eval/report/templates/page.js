@@ -35,6 +35,9 @@
     if (!window.Plotly || !div.clientWidth) return;
     const known = new Map();
     const { data, layout } = themed(figures[div.id], known);
+    for (const key of all(`[data-plot="${div.id}"][aria-pressed=false]`)) {
+      key.dataset.traces.split(",").forEach((i) => (data[i].visible = false));
+    }
     const fine = matchMedia("(pointer: fine)").matches;
     const look = { ...layout, template: themed(template, known), dragmode: fine ? "zoom" : false };
     const config = { displaylogo: false, displayModeBar: false, responsive: true, scrollZoom: false };
@@ -47,6 +50,12 @@
     (entries) => entries.forEach((entry) => entry.isIntersecting && !drawn.has(entry.target) && draw(entry.target)),
     { rootMargin: "400px" },
   );
+  for (const key of all("[data-plot]")) {
+    key.addEventListener("click", () => {
+      key.setAttribute("aria-pressed", String(key.getAttribute("aria-pressed") === "false"));
+      draw(document.getElementById(key.dataset.plot));
+    });
+  }
   addEventListener("DOMContentLoaded", () => all(".plot").forEach((div) => inView.observe(div)));
 
   // --- theme -------------------------------------------------------------------------------------------------
@@ -81,7 +90,10 @@
         panels[i].classList.toggle("later", i !== chosen);
       });
       if (focus) tabs[chosen].focus();
+      const strip = tabs[chosen].parentNode;
+      if (strip.scrollWidth > strip.clientWidth) strip.scrollLeft = tabs[chosen].offsetLeft - strip.clientWidth / 3;
     };
+    select(Number(group.dataset.tabs), false);
     tabs.forEach((tab, i) => {
       tab.addEventListener("click", () => select(i, false));
       tab.addEventListener("keydown", (event) => {

@@ -1,0 +1,138 @@
+"""Score histograms: where the pool's scores lie, and where subsets cut them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import quantity
+from .data import Histogram, Split
+from .figures import SOLID, Key, Plot, Table, number, svg_dash
+from .visible import plot_text
+
+
+def histogram_plots(histogram: Histogram, prefix: str) -> list[Plot]:
+    """One plot per subset that cuts the column, or one of the pool alone."""
+    splits = [*histogram.splits] or [None]
+    return [_histogram(histogram, split, f"{prefix}-{i}") for i, split in enumerate(splits)]
+
+
+def _histogram(histogram: Histogram, split: Split | None, id: str) -> Plot:
+    bounds = list(itertools.pairwise(histogram.edges))
+    bins = {
+        "type": "bar",
+        "x": [number((a + b) / 2) for a, b in bounds],
+        "width": [number(b - a) for a, b in bounds],
+        "customdata": [_bin(a, b) for a, b in bounds],
+        "textposition": "none",
+    }
+    traces, legend = [_bars(bins, "fetched", histogram.counts, "var(--pool)")], [Key("fetched", "var(--pool)", [0])]
+    if split and split.kept:
+        legend.append(Key("kept", "var(--kept-soft)", [len(traces)]))
+        traces.append(_bars(bins, "kept", split.kept, "var(--kept-soft)"))
+    if split and split.dropped:
+        legend.append(Key("dropped", "var(--dropped-soft)", [len(traces)]))
+        traces.append(_bars(bins, "dropped", split.dropped, "var(--dropped-soft)", above=split.kept))
+    for name, counts, color, dash in (
+        ("right captions", histogram.correct, "var(--right)", SOLID),
+        ("wrong captions", histogram.wrong, "var(--wrong)", "4px,3px"),
+    ):
+        if counts:
+            legend.append(Key(name, color, [len(traces)], svg_dash(dash)))
+            traces.append(_steps(histogram.edges, name, counts, {"color": color, "width": 2, "dash": dash}))
+    shapes, annotations = _threshold_marks(histogram, split)
+    layout = {
+        "barmode": "overlay",
+        "bargap": 0,
+        "hovermode": "closest",
+        "xaxis": {"title": {"text": plot_text(histogram.column)}, "range": [histogram.edges[0], histogram.edges[-1]]},
+        "yaxis": {"title": {"text": "rows"}, "rangemode": "tozero", "tickformat": "~s"},
+        "shapes": shapes,
+        "annotations": annotations,
+    }
+    figure = {"data": traces, "layout": layout}
+    title = split.subset if split else "pool"
+    return Plot(id, _says(histogram, split), figure, _table(histogram, split), 340, title, legend)
+
+
+def _bin(low: float, high: float) -> str:
+    return f"{quantity.value(low)} to {quantity.value(high)}"
+
+
+def _bars(
+    bins: Mapping[str, Any], name: str, counts: Sequence[int], color: str, above: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Bars of counts, standing on the counts `above`."""
+    return {
+        **bins,
+        "name": name,
+        "y": list(counts),
+        "base": list(above) or None,
+        "text": [quantity.count(n) for n in counts],
+        "marker": {"color": color, "line": {"width": 0.5, "color": "var(--surface)"}},
+        "hovertemplate": f"%{{customdata}}<br>{name} %{{text}}<extra></extra>",
+    }
+
+
+def _steps(edges: Sequence[float], name: str, counts: Sequence[int], line: Mapping[str, Any]) -> dict[str, Any]:
+    """The outline of a histogram."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": [number(e) for e in edges],
+        "y": [*counts, counts[-1]],
+        "line": {"shape": "hv", **line},
+        "hovertemplate": f"{name} %{{y:,}}<extra></extra>",
+    }
+
+
+def _threshold_marks(histogram: Histogram, chosen: Split | None) -> tuple[list[Any], list[Any]]:
+    """Lines at the thresholds of all subsets: the chosen one's solid, the others dotted."""
+    shapes, annotations = [], []
+    middle = (histogram.edges[0] + histogram.edges[-1]) / 2
+    for level, (split, at) in enumerate((s, t) for s in histogram.splits for t in s.thresholds):
+        mine = split is chosen
+        line = {"color": "var(--ink)" if mine else "var(--muted)", "width": 1.6 if mine else 1}
+        line["dash"] = "solid" if mine else "dot"
+        shapes.append({"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper", "line": line})
+        annotations.append(
+            {
+                "x": at,
+                "y": 1 - 0.085 * (level % 8),
+                "yref": "paper",
+                "xanchor": "left" if at < middle else "right",
+                "yanchor": "top",
+                "showarrow": False,
+                "xshift": 4 if at < middle else -4,
+                "text": f"{plot_text(split.subset, 24)} {quantity.value(at)}",
+                "font": {"size": 11, "color": "var(--ink)" if mine else "var(--muted)"},
+                "bgcolor": "var(--veil)",
+            }
+        )
+    return shapes, annotations
+
+
+def _says(histogram: Histogram, split: Split | None) -> str:
+    total = quantity.count(sum(histogram.counts))
+    says = f"Histogram of {histogram.column} over {total} rows"
+    if split and split.thresholds:
+        at = " and ".join(quantity.value(t) for t in split.thresholds)
+        says += f"; {split.subset} cuts at {at}"
+    if split and split.kept:
+        says += f", keeps {quantity.count(sum(split.kept))} and drops {quantity.count(sum(split.dropped))}"
+    return says + "."
+
+
+def _table(histogram: Histogram, split: Split | None) -> Table:
+    columns = {"fetched": histogram.counts}
+    if split:
+        columns |= {"kept": split.kept, "dropped": split.dropped}
+    columns |= {"right captions": histogram.correct, "wrong captions": histogram.wrong}
+    columns = {name: counts for name, counts in columns.items() if counts}
+    rows = [
+        [_bin(a, b), *(quantity.count(counts[i]) for counts in columns.values())]
+        for i, (a, b) in enumerate(itertools.pairwise(histogram.edges))
+    ]
+    return Table([histogram.column, *columns], rows)

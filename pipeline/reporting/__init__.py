@@ -1,0 +1,1 @@
+"""From artifacts to the data that the report shows: one file per section of the page."""

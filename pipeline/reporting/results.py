@@ -1,0 +1,165 @@
+"""Leaderboard, headline and learning curves: what the subsets did to the models."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from ...eval.report.data import (
+    Arm,
+    Confusion,
+    Contrast,
+    Curve,
+    Estimate,
+    Headline,
+    Leaderboard,
+    Metric,
+    PerClass,
+)
+from ...eval.results import Arm as ArmResult
+from ...eval.results import Row, class_recall, gather, leaderboards
+from ...eval.results import Leaderboard as Board
+from ...eval.statistics import Mean, Paired
+from ...shards import storage
+from .source import RunData
+
+CURVE_POINTS = 200
+
+
+def curves(run: RunData) -> list[Curve]:
+    """Training loss of every model."""
+    found = []
+    for arm, artifact in run.named("pretrain").items():
+        for seed in artifact.summary["seeds"]:
+            lines = storage.read_bytes(storage.join(artifact.data, seed, "log.jsonl")).decode().splitlines()
+            log = [json.loads(line) for line in lines]
+            log = log[:: max(1, len(log) // CURVE_POINTS)]
+            number = int(seed.removeprefix("seed"))
+            found.append(Curve(arm, number, [e["samples_seen"] for e in log], [e["loss"] for e in log]))
+    return found
+
+
+def results(run: RunData) -> tuple[Headline | None, Leaderboard | None]:
+    """Every arm's metrics with intervals over seeds, and the comparison with the control arm."""
+    evaluated = run.named("eval")
+    if not evaluated or run.config.eval is None:
+        return None, None
+    folders = {
+        (arm, int(seed.removeprefix("seed"))): storage.join(artifact.data, seed)
+        for arm, artifact in evaluated.items()
+        for seed in artifact.summary["seeds"]
+    }
+    rows = gather(folders)
+    control = run.config.eval.control or next(iter(evaluated))
+    if control not in evaluated:
+        control = next(iter(evaluated))
+    boards = leaderboards(rows, control)
+    metrics = [_metric(b) for b in boards]
+    arms = [_arm(run, name, boards, metrics) for name in evaluated]
+    arms.sort(key=lambda a: -a.scores[metrics[0].name].mean if metrics[0].name in a.scores else 0.0)
+    board = Leaderboard(
+        metrics,
+        arms,
+        control,
+        per_class=_per_class(rows, boards, metrics, list(evaluated)),
+        confusions=[c for arm in dict.fromkeys((arms[0].name, control)) for c in _confusions(rows, boards[0], arm)],
+    )
+    return _headline(run, boards[0], metrics[0], control), board
+
+
+def _metric(board: Board) -> Metric:
+    suite = board.suite.replace("_", "-")
+    metric = {"acc1": "top-1"}.get(board.metric, board.metric)
+    return Metric(f"{board.suite} {board.metric}", f"{board.dataset}, {suite} {metric}", chance=board.chance)
+
+
+def _estimate(value: Mean | Paired, seeds: dict[int, float]) -> Estimate:
+    low, high = value.ci95 or (None, None)
+    return Estimate(value.mean, low, high, list(seeds.values()))
+
+
+def _of(board: Board, arm: str) -> ArmResult | None:
+    return next((a for a in board.arms if a.name == arm), None)
+
+
+def _arm(run: RunData, name: str, boards: list[Board], metrics: list[Metric]) -> Arm:
+    scores, differences = {}, {}
+    for board, metric in zip(boards, metrics, strict=True):
+        found = _of(board, name)
+        if found is None:
+            continue
+        scores[metric.name] = _estimate(found.over_seeds, found.values)
+        if found.comparison:
+            differences[metric.name] = _estimate(found.comparison.over_seeds, found.comparison.over_seeds.values)
+    trained = run.named("pretrain")[name].summary["seeds"].values()
+    first = next(iter(trained))
+    return Arm(name, scores, differences, unique_images=first["distinct"], samples_seen=first["samples_seen"])
+
+
+def _headline(run: RunData, board: Board, metric: Metric, control: str) -> Headline | None:
+    """Contrasts of the main arm (the released one, else the last trained) with the control, and with random subsets."""
+    arms = list(run.named("eval"))
+    released = run.config.release.subsets if run.config.release else []
+    main = next((s for s in [*released, *reversed(arms)] if s in arms and s != control), None)
+    if main is None:
+        return None
+    contrasts = []
+    for other in dict.fromkeys([control, *(s for s in arms if _is_random(run, s))]):
+        if other == main:
+            continue
+        against = leaderboards_with(board, run, other)
+        mine, theirs = _of(against, main), _of(against, other)
+        if mine is None or theirs is None or mine.comparison is None:
+            continue
+        contrasts.append(
+            Contrast(
+                main,
+                other,
+                _estimate(mine.over_seeds, mine.values),
+                _estimate(theirs.over_seeds, theirs.values),
+                _estimate(mine.comparison.over_seeds, mine.comparison.over_seeds.values),
+                "random, same size" if _is_random(run, other) else "" if run.config.subsets[other] else "no filter",
+            )
+        )
+    return Headline(metric, contrasts) if contrasts else None
+
+
+def leaderboards_with(board: Board, run: RunData, control: str) -> Board:
+    """The same board with another control arm."""
+    folders = {
+        (arm, int(seed.removeprefix("seed"))): storage.join(artifact.data, seed)
+        for arm, artifact in run.named("eval").items()
+        for seed in artifact.summary["seeds"]
+    }
+    wanted = (board.dataset, board.suite)
+    return next(b for b in leaderboards(gather(folders), control) if (b.dataset, b.suite) == wanted)
+
+
+def _is_random(run: RunData, subset: str) -> bool:
+    filters = run.config.subsets[subset]
+    return bool(filters) and all(f.type == "random" for f in filters)
+
+
+def _per_class(rows: list[Row], boards: list[Board], metrics: list[Metric], arms: list[str]) -> list[PerClass]:
+    found = []
+    for board, metric in zip(boards, metrics, strict=True):
+        classes = [e["name"] for e in _first(rows, board).record["per_class"]]
+        table = class_recall(rows, board.dataset, board.suite)
+        known = {a: [v if v is not None else float("nan") for v in table[a]] for a in arms if a in table}
+        if all(np.isfinite(v).all() for v in known.values()):
+            found.append(PerClass(metric.name, classes, known))
+    return found
+
+
+def _first(rows: list[Row], board: Board) -> Row:
+    return next(r for r in rows if (r.dataset, r.suite) == (board.dataset, board.suite))
+
+
+def _confusions(rows: list[Row], board: Board, arm: str) -> list[Confusion]:
+    mine = [r for r in rows if (r.dataset, r.suite, r.arm) == (board.dataset, board.suite, arm)]
+    tables = [r.record["confusion"] for r in mine]
+    if not tables or any(t is None for t in tables):
+        return []
+    classes = [e["name"] for e in mine[0].record["per_class"]]
+    return [Confusion(arm, classes, np.sum(tables, axis=0).tolist(), _metric(board).name)]
