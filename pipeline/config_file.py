@@ -104,6 +104,8 @@ class ConfigFile:
                         target = target[key]
                 except (TypeError, IndexError, KeyError, yaml.YAMLError) as error:
                     raise ConfigError(f"override {assignment!r}: cannot set {dotted!r} here ({error})") from error
+            for i in range(1, len(keys)):
+                self._lines.setdefault(tuple(keys[:i]), 0)
             self._lines[tuple(keys)] = 0
 
     def where(self, location: Path_) -> str:
@@ -190,6 +192,8 @@ def _known_keys(schema: dict[str, Any], location: Path_) -> list[str]:
                     found.append(resolve(properties[key]))
                 elif isinstance(key, int) and "items" in option:
                     found.append(resolve(option["items"]))
+                elif "patternProperties" in option:
+                    found += [resolve(p) for p in option["patternProperties"].values()]
                 elif isinstance(option.get("additionalProperties"), dict):
                     found.append(resolve(option["additionalProperties"]))
                 elif properties.get("type", {}).get("const") == key:  # the location names the union member

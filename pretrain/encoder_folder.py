@@ -85,6 +85,7 @@ def write_record(folder: str, spec: ModelSpec, training: dict[str, Any]) -> None
     """Publish ``encoder.json``, the last file of a folder."""
     value = {
         "format": FORMAT,
+        "model": spec.short_name,
         "tokenizer": spec.tokenizer,
         "preprocess": asdict(spec.preprocess),
         "training": training,

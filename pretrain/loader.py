@@ -64,6 +64,8 @@ class Loader:
         crop_scale: tuple[float, float] = (0.9, 1.0),
         cache_mb: int = 256,
     ) -> None:
+        if samples_seen < 1 or batch_size < 1:
+            raise ValueError(f"samples_seen {samples_seen} and batch_size {batch_size} must be positive")
         self._dataset, self._tokenizer = dataset, tokenizer
         self._batch_size, self.samples_seen, self._seed = batch_size, samples_seen, seed
         self._crop_scale = crop_scale

@@ -88,6 +88,11 @@ class ModelSpec:
     preprocess: Preprocess = field(hash=False)
 
     @property
+    def short_name(self) -> str:
+        """The name without folders and extension; for files that must not tell where they were made."""
+        return self.name.rstrip("/").rsplit("/", 1)[-1].removesuffix(".json")
+
+    @property
     def identity(self) -> str:
         """32 hexadecimal characters that change when the architecture, tokenizer or preprocessing does."""
         value = {"config": self.config, "tokenizer": self.tokenizer, "preprocess": asdict(self.preprocess)}

@@ -22,8 +22,9 @@ import numpy as np
 from ..errors import ConfigError
 
 BYTES_VOCABULARY = 258
-# Scripts without spaces between words (Thai to Khmer, kana, ideographs): there a character is a word.
-_WORD = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
+# Scripts without spaces between words (Thai to Lao, Khmer, kana, ideographs): there a character is a word.
+_UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
 class Tokenizer(Protocol):
@@ -94,8 +95,8 @@ def tokenizer_for(name: str, text_cfg: dict) -> Tokenizer:
     """The tokenizer that a `models.ModelSpec` declares.
 
     Args:
-        name: ``bytes``; ``words``; ``clip``, the BPE vocabulary that ships with open_clip; or ``open_clip:MODEL``, whatever
-            open_clip uses for that model.
+        name: ``words``; ``bytes``; ``clip``, the BPE vocabulary that ships with open_clip; or ``open_clip:MODEL``,
+            whatever open_clip uses for that model.
         text_cfg: the text part of the model's config.
 
     Raises:

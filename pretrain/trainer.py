@@ -165,6 +165,8 @@ def _loop(
         for group in optimizer.param_groups:
             group["lr"] = rate
 
+        if len(batch.images) == 1:
+            towers.eval()  # one sample has no batch statistics; batch norm would refuse it
         with arithmetic(device, recipe.precision):
             image = towers.encode_images(torch.from_numpy(batch.images).permute(0, 3, 1, 2))
             text = towers.encode_texts(batch.tokens)
@@ -259,7 +261,7 @@ def _write(
         "epoch": int(report.epochs),
         "global_step": report.steps,
         "samples_seen": report.samples_seen,
-        "name": spec.name,
+        "name": spec.short_name,
         "state_dict": weights,
         "optimizer": optimizer.state_dict(),
     }

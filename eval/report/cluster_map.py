@@ -61,7 +61,8 @@ def _kept(cluster: Cluster) -> float:
 
 
 def _cluster_says(cluster: Cluster) -> Iterator[str]:
-    yield f"<b>cluster {cluster.id}</b> {plot_text(cluster.label, 40)}"
+    # Line breaks only: plotly draws <b> and the like by style attributes, which the page's policy refuses.
+    yield f"cluster {cluster.id} · {plot_text(cluster.label, 40)}"
     share = quantity.percent(_kept(cluster))
     yield f"{quantity.count(cluster.kept)} of {quantity.count(cluster.size)} kept ({share})"
     if cluster.d_intra is not None:

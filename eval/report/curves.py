@@ -21,9 +21,8 @@ def curves_plot(curves: Sequence[Curve], colors: Mapping[str, str], id: str) -> 
     legend, rows = [], []
     for i, (arm, seeds) in enumerate(by_arm.items()):
         dash, name = DASHES[i % len(DASHES)], plot_text(arm, 32)
-        legend.append(
-            Key(arm, colors[arm], [*range(len(thin), len(thin) + len(seeds)), len(curves) + i], svg_dash(dash))
-        )
+        traces = [*range(len(thin), len(thin) + len(seeds)), len(curves) + i]
+        legend.append(Key(arm, colors[arm], traces, svg_dash(dash)))
         for curve in seeds:
             place, loss = list(curve.samples), [number(v) for v in curve.loss]
             line = {"color": colors[arm], "width": 1}

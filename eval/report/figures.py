@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 CLEAR = "rgba(0,0,0,0)"
+FONT = "system-ui, -apple-system, Segoe UI, Roboto, Arial, sans-serif"
 _AXIS: dict[str, Any] = {
     "gridcolor": "var(--grid)",
     "linecolor": "var(--rule)",
@@ -27,7 +28,7 @@ _AXIS: dict[str, Any] = {
 TEMPLATE: dict[str, Any] = {
     "layout": {
         "font": {
-            "family": "system-ui, -apple-system, Segoe UI, Roboto, Arial, sans-serif",
+            "family": FONT,
             "size": 12,
             "color": "var(--soft)",
         },
@@ -37,7 +38,11 @@ TEMPLATE: dict[str, Any] = {
         "yaxis": {**_AXIS, "showline": False, "ticks": ""},
         "margin": {"l": 48, "r": 14, "t": 10, "b": 44},
         "showlegend": False,
-        "hoverlabel": {"bgcolor": "var(--surface)", "bordercolor": "var(--rule)", "font": {"color": "var(--ink)"}},
+        "hoverlabel": {
+            "bgcolor": "var(--surface)",
+            "bordercolor": "var(--rule)",
+            "font": {"family": FONT, "color": "var(--ink)"},
+        },
         "dragmode": False,
     }
 }

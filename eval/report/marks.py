@@ -60,7 +60,7 @@ def _step(rough: float) -> float:
 TIME_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400)
 
 
-def time_ticks(seconds: float, most: int = 6) -> list[float]:
+def time_ticks(seconds: float, most: int = 4) -> list[float]:
     """Round times from 0 to `seconds`, at most about `most` of them."""
     step = next((s for s in TIME_STEPS if seconds / s <= most), TIME_STEPS[-1] * math.ceil(seconds / most / 86400))
     return [i * step for i in range(int(seconds / step) + 1)]

@@ -80,6 +80,15 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600}{NARROW}h {whole % 3600 // 60:02d}{NARROW}min"
 
 
+def clock(seconds: float) -> str:
+    """Short times for axes: 0, 15 s, 1:30, 2:00:00."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:g}{NARROW}s" if seconds else "0"
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
 def size(n: int | None) -> str:
     """1.2 MB, in powers of 1000."""
     if n is None:

@@ -225,7 +225,7 @@ def _stages(stages: Stages) -> Section:
     ends = [(s.start or 0.0) + s.seconds for s in stages.stages if s.state == "run"]
     whole = max([*ends, stages.wall_seconds or 0.0, 1e-9])
     axis = marks.Scale(0.0, whole)
-    grid = [(axis.at(t), quantity.duration(t) if t else "0") for t in marks.time_ticks(whole)]
+    grid = [(axis.at(t), quantity.clock(t)) for t in marks.time_ticks(whole)]
     shown = {
         name: any(getattr(s, name) is not None for s in stages.stages)
         for name in ("parts", "items", "bytes", "peak_bytes", "cost")

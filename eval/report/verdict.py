@@ -62,7 +62,7 @@ def verdict(contrast: Contrast, metric: Metric) -> Verdict:
     """Word one contrast."""
     kind = judge(contrast, metric)
     pairs = len(contrast.difference.seeds)
-    basis = f"{pairs} paired seeds" if pairs > 1 else "one seed"
+    basis = f"{pairs}\u00a0paired seeds" if pairs > 1 else "one seed"
     if kind == "unclear":
         basis += "; the 95 % interval includes 0".replace(" %", f"{quantity.NARROW}%")
     elif kind == "untested":

@@ -7,7 +7,7 @@ import stat
 import numpy as np
 import pytest
 import yaml
-from conftest import curate, write_config
+from small_run import curate, write_config
 from curate.shards.uid import to_text
 
 pytestmark = pytest.mark.slow

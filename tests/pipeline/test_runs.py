@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import curate, outputs, write_config
+from small_run import curate, outputs, write_config
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@
   // --- plots -------------------------------------------------------------------------------------------------
   const source = document.getElementById("figures");
   const { figures, template } = source ? JSON.parse(source.textContent) : { figures: {}, template: {} };
-  const drawn = new Set();
+  const drawn = new Map(); // div -> the width it was drawn at
   const probe = document.createElement("i");
   probe.hidden = true;
   document.body.append(probe);
@@ -31,8 +31,13 @@
     return value;
   }
 
+  // Draws a plot, or draws it again; one that is hidden now is drawn when it comes into view.
   function draw(div) {
-    if (!window.Plotly || !div.clientWidth) return;
+    const width = div.clientWidth;
+    if (!window.Plotly || !width) {
+      drawn.delete(div);
+      return;
+    }
     const known = new Map();
     const { data, layout } = themed(figures[div.id], known);
     for (const key of all(`[data-plot="${div.id}"][aria-pressed=false]`)) {
@@ -41,13 +46,18 @@
     const fine = matchMedia("(pointer: fine)").matches;
     const look = { ...layout, template: themed(template, known), dragmode: fine ? "zoom" : false };
     const config = { displaylogo: false, displayModeBar: false, responsive: true, scrollZoom: false };
-    drawn.add(div);
     window.Plotly.react(div, data, look, config);
+    if (div._fullLayout.width !== width) window.Plotly.Plots.resize(div);
+    drawn.set(div, width);
   }
 
-  const redraw = () => drawn.forEach(draw);
+  const redraw = () => [...drawn.keys()].forEach(draw);
   const inView = new IntersectionObserver(
-    (entries) => entries.forEach((entry) => entry.isIntersecting && !drawn.has(entry.target) && draw(entry.target)),
+    (entries) => {
+      for (const { isIntersecting, target } of entries) {
+        if (isIntersecting && drawn.get(target) !== target.clientWidth) draw(target);
+      }
+    },
     { rootMargin: "400px" },
   );
   for (const key of all("[data-plot]")) {
@@ -140,5 +150,6 @@
     },
     { rootMargin: "-20% 0px -70% 0px" },
   );
+  links.values().next().value?.setAttribute("aria-current", "true");
   links.forEach((_, id) => reading.observe(document.getElementById(id)));
 })();

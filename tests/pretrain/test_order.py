@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from curate.pretrain import streams
+from curate.pretrain.order import positions
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+seeds = st.integers(0, 2**40)
+
+
+@given(seed=seeds, n=st.integers(1, 3000), epoch=st.integers(0, 10**9))
+def test_every_epoch_is_a_permutation(seed, n, epoch):
+    order = positions(seed, n, epoch * n, (epoch + 1) * n)
+    assert np.array_equal(np.sort(order), np.arange(n))
+
+
+@given(seed=seeds, n=st.integers(1, 400), cuts=st.lists(st.integers(0, 1500), min_size=2, max_size=6))
+def test_any_slicing_gives_the_same_sequence(seed, n, cuts):
+    cuts = sorted(cuts)
+    whole = positions(seed, n, cuts[0], cuts[-1])
+    parts = [positions(seed, n, a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_seeds_and_epochs_differ():
+    first = positions(0, 1000, 0, 1000)
+    assert not np.array_equal(first, positions(1, 1000, 0, 1000))
+    assert not np.array_equal(first, positions(0, 1000, 1000, 2000))
+    assert abs(np.corrcoef(first, np.arange(1000))[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 7])
+def test_small_epochs_are_well_shuffled(n):
+    """Each sample is equally often at each place: a chi-square over n x n cells."""
+    epochs = 600
+    orders = positions(9, n, 0, n * epochs).reshape(epochs, n)
+    counts = np.stack([np.bincount(orders[:, place], minlength=n) for place in range(n)])
+    chi_square = ((counts - epochs / n) ** 2 / (epochs / n)).sum()
+    freedom = (n - 1) ** 2
+    assert chi_square < freedom + 4 * np.sqrt(2 * freedom)
+
+
+def test_successive_samples_are_unrelated():
+    """A shuffled order has no preferred step from one sample to the next."""
+    n = 1024
+    order = positions(4, n, 0, 50 * n)
+    steps = np.diff(order) % n
+    counts = np.bincount(steps, minlength=n)[1:]
+    expected = len(steps) / (n - 1)
+    chi_square = ((counts - expected) ** 2 / expected).sum()
+    assert abs(chi_square - (n - 2)) < 5 * np.sqrt(2 * (n - 2))
+
+
+def test_the_order_is_the_same_everywhere():
+    """Golden values: a change here would change every training ever made."""
+    assert positions(0, 10, 0, 20).tolist() == GOLDEN
+
+
+def test_a_huge_pool_costs_nothing():
+    n = 12_800_000_000
+    order = positions(0, n, 5 * n - 64, 5 * n + 64)
+    assert len(set(order[:64].tolist())) == 64
+    assert order.max() > n // 2
+
+
+def test_no_samples_is_refused():
+    with pytest.raises(ValueError, match="0 samples"):
+        positions(0, 0, 0, 1)
+
+
+@settings(max_examples=30)
+@given(start=st.integers(0, 10**12), count=st.integers(1, 50), columns=st.integers(1, 24), cut=st.integers(0, 50))
+def test_streams_can_be_read_from_anywhere(start, count, columns, cut):
+    stream = streams.key(3, "crop")
+    whole = streams.uniform(stream, start, start + count, columns)
+    middle = start + min(cut, count)
+    parts = [streams.uniform(stream, start, middle, columns), streams.uniform(stream, middle, start + count, columns)]
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert whole.min() >= 0
+    assert whole.max() < 1
+
+
+def test_streams_do_not_overlap():
+    assert streams.key(1, "a") != streams.key(1, "b") != streams.key(11, "") != streams.key(1, "1")
+    row, following = streams.words(5, 0, 1, 24)[0], streams.words(5, 1, 2, 24)[0]
+    assert not set(row.tolist()) & set(following.tolist())
