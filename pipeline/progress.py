@@ -87,6 +87,7 @@ class Progress:
         self._bars: RichProgress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._last_line: dict[str, float] = {}
+        self._last_text: dict[str, str] = {}
         self._last_partial: dict[str, float] = {}
         self._ticker: threading.Thread | None = None
         self._closed = threading.Event()
@@ -196,10 +197,12 @@ class Progress:
         if self._bars and status.name in self._tasks:
             self._bars.update(self._tasks[status.name], completed=100 * share, parts=_parts(status))
         elif status.state == "running" and time.time() - self._last_line.get(status.name, 0) > LINE_EVERY_S:
-            self._line(status.name, f"{share:.0%}{_parts(status, ', ')}")
+            text = f"{share:.0%}{_parts(status, ', ')}"
+            if text != self._last_text.get(status.name, "0%"):
+                self._line(status.name, text)
 
     def _line(self, stage: str, text: str) -> None:
-        self._last_line[stage] = time.time()
+        self._last_line[stage], self._last_text[stage] = time.time(), text
         clock = time.strftime("%H:%M:%S")
         self.console.print(f"{clock} {stage}: {text}", soft_wrap=True)
 

@@ -53,11 +53,16 @@ class Encoder:
     """
 
     def __init__(
-        self, model: torch.nn.Module, spec: ModelSpec, device: torch.device, precision: Precision = "fp32"
+        self,
+        model: torch.nn.Module,
+        spec: ModelSpec,
+        tokenizer: Tokenizer,
+        device: torch.device,
+        precision: Precision = "fp32",
     ) -> None:
         self.spec = spec
         self.model = model.eval().requires_grad_(False)
-        self.tokenizer: Tokenizer = tokenizer_for(spec.tokenizer, spec.config["text_cfg"])
+        self.tokenizer = tokenizer
         self.precision: Precision = precision
         self.batch = CPU_BATCH if device.type == "cpu" else GPU_BATCH
         self._towers = Towers(self.model, spec.preprocess).to(device)
@@ -82,13 +87,14 @@ class Encoder:
             ConfigError: unknown model, missing weights, or weights of another architecture.
         """
         found = find_encoder(model, pretrained)
+        tokenizer = tokenizer_for(found.spec.tokenizer, found.spec.config["text_cfg"])
         module = build(found.spec, seed=0)
         try:
             open_clip.load_checkpoint(module, storage.local(found.weights))  # type: ignore[arg-type]
         except Exception as error:
             reason = str(error).split("\n")[0]
             raise ConfigError(f"{found.weights} does not hold the weights of {found.spec.name}: {reason}") from error
-        return cls(module, found.spec, pick_device(device), precision)
+        return cls(module, found.spec, tokenizer, pick_device(device), precision)
 
     @cached_property
     def dim(self) -> int:

@@ -25,7 +25,7 @@ def words(stream: int, start: int, stop: int, columns: int) -> np.ndarray:
     """Rows of positions ``start..stop-1``: ``(stop - start, columns) uint64``, uniform."""
     blocks = -(-columns // _WORDS)
     generator = np.random.Philox(key=stream, counter=start * blocks)
-    return generator.random_raw((stop - start) * blocks * _WORDS).reshape(stop - start, -1)[:, :columns]
+    return generator.random_raw((stop - start) * blocks * _WORDS).reshape(stop - start, blocks * _WORDS)[:, :columns]
 
 
 def uniform(stream: int, start: int, stop: int, columns: int) -> np.ndarray:

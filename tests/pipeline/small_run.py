@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from curate.pipeline.config_file import ConfigFile
 
 CONFIG = """\
 name: small
@@ -49,7 +50,8 @@ VARYING_FOLDERS = ("tensorboard",)
 
 def write_config(folder: Path, address: str = "inline", workers: int = 2, **changes: object) -> str:
     """Write the small config; `changes` are dotted keys with ``__`` for dots."""
-    value = yaml.safe_load(CONFIG.format(workdir=folder / "runs", address=address, workers=workers))
+    text = CONFIG.format(workdir=folder / "runs", address=address, workers=workers)
+    value = ConfigFile(text, "small").values  # plain YAML would read the option `on` as a boolean
     for dotted, new in changes.items():
         target = value
         *path, last = dotted.split("__")

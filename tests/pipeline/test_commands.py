@@ -32,9 +32,8 @@ def test_explain_names_filter_and_value(reference_run):
     import duckdb
 
     fates = next(p for p in (workdir / "artifacts").glob("subset-*") if _labels(p))
-    uid, value = duckdb.sql(
-        f"select uid, value from '{fates}/data/*.parquet' where dropped_by = '4-top_fraction' order by uid limit 1"
-    ).fetchone()
+    query = f"select uid, value from '{fates}/data/*.parquet' where dropped_by = '4-top_fraction' order by uid"
+    uid, value = duckdb.execute(query).fetchall()[0]
     told = curate("explain", config, uid).stdout
     line = next(line for line in told.splitlines() if line.startswith("curated") and "4-top_fraction" in line)
     assert "dropped" in line

@@ -7,13 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+
 from curate.pretrain.dataset import SubsetDataset
 from curate.pretrain.encoder import Encoder
 from curate.pretrain.recipe import ClipRecipe
 from curate.pretrain.trainer import TrainReport, train
 from curate.shards.shard import Shard
 from curate.shards.tar import TarWriter
-from PIL import Image
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 220), "yellow": (230, 210, 50)}
 SENTENCES = ("a photo of a {c} square", "one {c} thing on a wall", "this is {c}", "{c}")
@@ -89,7 +90,9 @@ def trained(squares, tmp_path_factory) -> tuple[str, TrainReport]:
     folder = tmp_path_factory.mktemp("trained")
     recipe = ClipRecipe(batch_size=48, lr=3e-3, warmup=10, log_every=7)
     out = str(folder / "model")
-    report = train(recipe, "RN-mini-32", SubsetDataset(squares), 48 * 60 + 5, 3, out, str(folder / "scratch"), device="cpu")
+    report = train(
+        recipe, "RN-mini-32", SubsetDataset(squares), 48 * 60 + 5, 3, out, str(folder / "scratch"), device="cpu"
+    )
     return out, report
 
 

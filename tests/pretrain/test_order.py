@@ -1,9 +1,12 @@
+import itertools
+
 import numpy as np
 import pytest
-from curate.pretrain import streams
-from curate.pretrain.order import positions
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from curate.pretrain import streams
+from curate.pretrain.order import positions
 
 seeds = st.integers(0, 2**40)
 
@@ -18,7 +21,7 @@ def test_every_epoch_is_a_permutation(seed, n, epoch):
 def test_any_slicing_gives_the_same_sequence(seed, n, cuts):
     cuts = sorted(cuts)
     whole = positions(seed, n, cuts[0], cuts[-1])
-    parts = [positions(seed, n, a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [positions(seed, n, a, b) for a, b in itertools.pairwise(cuts)]
     assert np.array_equal(np.concatenate(parts), whole)
 
 
@@ -53,7 +56,7 @@ def test_successive_samples_are_unrelated():
 
 def test_the_order_is_the_same_everywhere():
     """Golden values: a change here would change every training ever made."""
-    assert positions(0, 10, 0, 20).tolist() == GOLDEN
+    assert positions(0, 10, 0, 20).tolist() == [5, 2, 9, 0, 1, 7, 6, 3, 8, 4, 5, 9, 7, 6, 8, 4, 0, 3, 2, 1]
 
 
 def test_a_huge_pool_costs_nothing():

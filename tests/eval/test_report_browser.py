@@ -1,0 +1,273 @@
+"""The report in a real browser: quiet, harmless, readable in both themes and at both widths, and working."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curate.eval.report import build_report
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM, reason="no Chromium; set CHROMIUM to its path to run the browser tests"),
+]
+
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+QUIET += ["--disable-sync", "--no-first-run"]
+WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+
+# Records policy violations from the first moment on.
+WATCH = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective + " " + e.blockedURI));
+"""
+
+# Text whose colour is too close to what lies behind it: [ratio, text] of each element below 4.5 (3 when large).
+CONTRAST = """
+() => {
+  const parse = (c) => {
+    const n = c.match(/[\\d.]+/g).map(Number);
+    return c.startsWith("color(srgb") ? [n[0] * 255, n[1] * 255, n[2] * 255, n[3] ?? 1] : [n[0], n[1], n[2], n[3] ?? 1];
+  };
+  const over = (top, under) => under.map((v, i) => (i < 3 ? top[i] * top[3] + v * (1 - top[3]) : 1));
+  const light = (c) => {
+    const [r, g, b] = c.slice(0, 3).map((v) => ((v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (el) => {
+    const layers = [];
+    for (; el; el = el.parentElement) layers.push(parse(getComputedStyle(el).backgroundColor));
+    return layers.reduceRight((under, top) => over(top, under), [255, 255, 255, 1]);
+  };
+  const bad = [];
+  for (const el of document.querySelectorAll("body *")) {
+    const said = [...el.childNodes].filter((n) => n.nodeType === 3 && n.data.trim()).map((n) => n.data.trim()).join(" ");
+    if (!said || !el.checkVisibility() || ["SCRIPT", "STYLE", "TITLE"].includes(el.tagName)) continue;
+    const style = getComputedStyle(el);
+    const background = behind(el.closest("svg")?.parentElement ?? el);
+    const text = over(parse(el.closest("svg") ? style.fill : style.color), background);
+    const [a, b] = [light(text), light(background)].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < (parseFloat(style.fontSize) >= 24 ? 3 : 4.5)) bad.push([ratio.toFixed(2), el.className, said.slice(0, 40)]);
+  }
+  return bad;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    spec = importlib.util.spec_from_file_location("report_sample", Path(__file__).with_name("report_sample.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return Path(build_report(module.make_report(), str(tmp_path_factory.mktemp("report")))).as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """A page and everything that it should not have done."""
+
+    def __init__(self, browser: Any, url: str, size: dict[str, int], scheme: str, **options: Any) -> None:
+        self.context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce", **options)
+        self.page = self.context.new_page()
+        self.noise: list[str] = []
+        self.page.add_init_script(WATCH)
+        self.page.on("console", lambda m: self.noise.append(f"console {m.type}: {m.text}"))
+        self.page.on("pageerror", lambda e: self.noise.append(f"error: {e}"))
+        self.page.on("dialog", lambda d: (self.noise.append("dialog"), d.dismiss()))
+        self.page.on("popup", lambda p: self.noise.append("popup"))
+        self.page.on("request", self._request)
+        self.page.goto(url)
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith(("file://", "data:")):
+            self.noise.append(f"request: {request.url[:80]}")
+
+    def read_through(self) -> None:
+        """Scroll to the end, so that every plot of a selected tab is drawn."""
+        height = self.page.evaluate("document.documentElement.scrollHeight")
+        for y in range(0, height, 800):
+            self.page.evaluate("y => scrollTo(0, y)", y)
+            self.page.wait_for_timeout(40)
+        self.page.wait_for_function(
+            "[...document.querySelectorAll('.plot')].every(p => !p.clientWidth || p.querySelector('.main-svg'))"
+        )
+
+    def overflow(self) -> int:
+        return self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+
+    def check_quiet(self) -> None:
+        assert self.page.evaluate("window.violations") == []
+        assert self.page.evaluate("window.pwned === undefined")
+        assert self.noise == []
+
+    def __enter__(self) -> "Visit":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+def test_reads_well_and_does_nothing_else(browser: Any, url: str, size: dict[str, int], scheme: str) -> None:
+    with Visit(browser, url, size, scheme) as visit:
+        visit.read_through()
+        assert visit.overflow() <= 0
+        assert visit.page.evaluate(CONTRAST) == []
+        visit.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert visit.overflow() <= 0
+        for tab in visit.page.locator("[role=tab]").all():
+            if tab.is_visible():
+                tab.click()
+        visit.read_through()
+        assert visit.overflow() <= 0
+        visit.check_quiet()
+
+
+def test_every_plot_is_drawn(browser: Any, url: str) -> None:
+    with Visit(browser, url, WIDE, "light") as visit:
+        visit.read_through()
+        page = visit.page
+        assert page.locator("#plot-curves .scatterlayer path.js-line").count() == 4 * 5 + 4
+        assert page.locator("#plot-score-0-1 .barlayer .point path").count() > 60
+        assert page.locator("#plot-score-0-1 .shapelayer path").count() == 2
+        assert page.locator("#plot-clusters-0 .points path").count() == 10
+        assert page.locator("#plot-score-0-0 .main-svg").count() == 0  # its tab was not opened
+        page.get_by_role("tab", name="clip_top").and_(page.locator("[id^=score]")).click()
+        page.wait_for_selector("#plot-score-0-0 .barlayer path")
+        for i in range(10):  # hostile labels and captions appear as they are written
+            page.locator("#plot-clusters-0 .points path").nth(i).hover(force=True)
+            page.wait_for_timeout(60)
+        page.wait_for_selector("#plot-clusters-0 .hovertext")
+        assert "<b>bold</b> &amp; <a href='javascript:" in page.locator("#plot-clusters-0 .hovertext").inner_text()
+        assert page.locator("svg a").count() == 0
+        visit.check_quiet()
+
+
+def test_legend_hides_and_shows(browser: Any, url: str) -> None:
+    with Visit(browser, url, WIDE, "light") as visit:
+        visit.read_through()
+        lines = visit.page.locator("#plot-curves path.js-line")
+        key = visit.page.locator("[data-plot=plot-curves]").first
+        before = lines.count()
+        key.click()
+        assert key.get_attribute("aria-pressed") == "false"
+        assert lines.count() == before - 6
+        visit.page.locator("button.theme").click()
+        assert lines.count() == before - 6
+        key.click()
+        assert lines.count() == before
+
+
+def test_tabs_by_mouse_and_keyboard(browser: Any, url: str) -> None:
+    with Visit(browser, url, WIDE, "light") as visit:
+        page = visit.page
+        tabs = page.locator("#funnel [role=tab]")
+        panels = page.locator("#funnel [role=tabpanel]")
+        assert [tabs.nth(i).get_attribute("aria-selected") for i in range(4)] == ["false"] * 3 + ["true"]
+        assert [panels.nth(i).is_visible() for i in range(4)] == [False] * 3 + [True]
+        tabs.nth(1).click()
+        assert [panels.nth(i).is_visible() for i in range(4)] == [False, True, False, False]
+        page.keyboard.press("ArrowRight")
+        assert panels.nth(2).is_visible()
+        assert tabs.nth(2).evaluate("t => t === document.activeElement")
+        page.keyboard.press("End")
+        page.keyboard.press("ArrowRight")
+        assert panels.nth(0).is_visible()
+        assert page.locator("#funnel [role=tab][tabindex='0']").count() == 1
+
+
+def test_theme_changes_page_and_plots_and_is_kept(browser: Any, url: str) -> None:
+    with Visit(browser, url, WIDE, "light") as visit:
+        page = visit.page
+
+        def colours() -> list[str]:
+            visit.read_through()
+            return page.evaluate(
+                "[getComputedStyle(document.body).backgroundColor,"
+                " document.querySelector('#plot-curves .xtick text').style.fill,"
+                " document.querySelector('#plot-clusters-0 .points path').style.fill]"
+            )
+
+        light = colours()
+        page.locator("button.theme").click()
+        dark = colours()
+        assert all(a != b for a, b in zip(light, dark, strict=True))
+        page.reload()
+        assert colours() == dark
+        page.locator("button.theme").click()
+        assert colours() == light
+        visit.check_quiet()
+
+
+def test_tables_sort(browser: Any, url: str) -> None:
+    with Visit(browser, url, WIDE, "light") as visit:
+        table = visit.page.locator("#models table.board").first
+
+        def order() -> list[str]:
+            return [t.strip().split("\n")[0] for t in table.locator("tbody th").all_inner_texts()]
+
+        assert order() == ["everything", "random", "clip_top", "curated"]
+        table.get_by_role("button", name="mean").click()
+        assert order() == ["curated", "clip_top", "everything", "random"]
+        assert table.locator("th[aria-sort=descending]").count() == 1
+        table.get_by_role("button", name="mean").click()
+        assert order()[0] == "random"
+        table.get_by_role("button", name="arm").click()
+        assert order() == ["everything", "random", "clip_top", "curated"]
+
+
+def test_hostile_captions_are_read_as_written(browser: Any, url: str) -> None:
+    with Visit(browser, url, PHONE, "dark") as visit:
+        first = visit.page.locator("#galleries [role=tabpanel]:not(.later) .side.dropped .caption").all_inner_texts()[
+            :15
+        ]
+        assert first[0] == "<script>window.pwned=1</script>"
+        assert first[4].startswith("{{7*7}} {% raw %}")
+        assert "⟨U+202E⟩eerht⟨U+202C⟩" in first[5]
+        assert first[6].startswith("line one⏎line two⏎and⇥tab␀␇␛")
+        assert first[14] == "no caption"
+        pictures = "i => i.complete && i.naturalWidth === 32 && getComputedStyle(i).imageRendering === 'pixelated'"
+        assert visit.page.locator("#galleries img").evaluate_all(
+            f"all => all.filter(i => i.checkVisibility()).every({pictures})"
+        )
+        visit.check_quiet()
+
+
+def test_paper_shows_everything_in_light(browser: Any, url: str) -> None:
+    with Visit(browser, url, {"width": 794, "height": 1123}, "dark") as visit:
+        page = visit.page
+        page.emulate_media(media="print")
+        page.wait_for_function("[...document.querySelectorAll('.plot')].every(p => p.querySelector('.main-svg'))")
+        assert page.locator("[role=tabpanel]").evaluate_all("all => all.every(p => p.checkVisibility())")
+        assert page.evaluate("getComputedStyle(document.querySelector('h1')).color") == "rgb(27, 31, 36)"
+        assert visit.overflow() <= 0
+        page.emulate_media(media="screen")
+        assert page.locator("#funnel [role=tabpanel]").first.is_hidden()
+        visit.check_quiet()
+
+
+def test_without_scripts_everything_can_be_read(browser: Any, url: str) -> None:
+    with Visit(browser, url, PHONE, "light", java_script_enabled=False) as visit:
+        assert visit.page.locator("#funnel [role=tabpanel]").first.is_visible()
+        assert visit.page.locator("#truth table").first.is_visible()
+        assert visit.page.locator("button.theme").is_hidden()
+        visit.page.locator("#curves summary").click()
+        assert visit.page.locator("#curves table").is_visible()
