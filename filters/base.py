@@ -137,7 +137,8 @@ class Filter(Options):
     Attributes:
         version: bump when the same options would give other decisions; part of the fingerprint.
         catches: kinds of fault that it is meant to catch; where the truth is known, the report judges it by them
-            (``wrong_caption``, ``boilerplate``, ``foreign``, ``short``, ``tiny``, ``strip``, ``exact_copy``, ``near_copy``).
+            (``wrong_caption``, ``boilerplate``, ``foreign``, ``short``, ``tiny``, ``strip``, ``exact_copy``,
+            ``near_copy``).
     """
 
     version: ClassVar[int] = 1

@@ -144,7 +144,8 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:  # noqa: BLE001
         if type(error).__module__.startswith(("click", "typer")):  # wrong usage of the command line
-            err.print(f"error: {getattr(error, 'format_message', lambda: error)()}", soft_wrap=True, markup=False)
+            told = error.format_message() if hasattr(error, "format_message") else str(error)  # type: ignore[attr-defined]
+            err.print(f"error: {told}", soft_wrap=True, markup=False)
             sys.exit(2)
         traceback.print_exc()
         err.print("error: this is a bug in curate; please report it with the lines above")

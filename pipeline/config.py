@@ -6,17 +6,17 @@ put together. Importing this module must stay cheap (no torch), because every co
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
-from typing_extensions import Annotated  # noqa: UP035
 
 from ..eval.suites import SuiteOption, parse_suites
+from ..filters.base import Filter, Scorer
 from ..filters.registered import FILTERS, SCORERS
-from ..pretrain.recipe import RECIPES
+from ..pretrain.recipe import RECIPES, Recipe
 from ..registry import Options, unknown
 from ..shards.sources import SOURCES
-from ..shards.sources.base import IngestOptions
+from ..shards.sources.base import IngestOptions, Source
 from .config_file import ConfigFile
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -27,15 +27,14 @@ def _named(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
 
-def union_of(registry: Any) -> Any:
-    """Field type of "one of the registered classes"; a function, because the members are known only at run time."""
-    return registry.union()
-
-
-SourceOption = union_of(SOURCES)
-ScorerOption = union_of(SCORERS)
-FilterOption = union_of(FILTERS)
-RecipeOption = Annotated[union_of(RECIPES), BeforeValidator(_named)]
+if TYPE_CHECKING:
+    SourceOption = Source
+    ScorerOption = Scorer
+    FilterOption = Filter
+    RecipeOption = Recipe
+else:  # one of the registered classes, told apart by `type`
+    SourceOption, ScorerOption, FilterOption = SOURCES.union(), SCORERS.union(), FILTERS.union()
+    RecipeOption = Annotated[RECIPES.union(), BeforeValidator(_named)]
 Name = Annotated[str, Field(pattern=NAME)]
 
 
@@ -49,7 +48,9 @@ class EncoderTraining(Options):
     """Train the encoder here, on trusted data: a data filtering network."""
 
     data: SourceOption = Field(description="Trusted image-text pairs, ingested like the pool.")
-    recipe: RecipeOption = Field(default_factory=lambda: RECIPES["clip"](), description="How to train.")
+    recipe: RecipeOption = Field(
+        default_factory=lambda: RECIPES["clip"].model_validate({}), description="How to train."
+    )
     samples_seen: int = Field(ge=1, description="Training budget in samples.")
 
 
@@ -79,7 +80,9 @@ class ReleaseConfig(Options):
 class PretrainConfig(Options):
     """Train one model per subset and seed, all at the same number of samples seen."""
 
-    recipe: RecipeOption = Field(default_factory=lambda: RECIPES["clip"](), description="How to train.")
+    recipe: RecipeOption = Field(
+        default_factory=lambda: RECIPES["clip"].model_validate({}), description="How to train."
+    )
     model: str = Field(description="open_clip model name, a shipped tiny model, or a path to a model JSON.")
     samples_seen: int = Field(ge=1, description="Training budget in samples, exact.")
     batch_size: int | None = Field(None, ge=1, description="Overrides the recipe's batch size.")
@@ -96,7 +99,9 @@ class PretrainConfig(Options):
 class EvalConfig(Options):
     """How good each trained model is."""
 
-    suites: list[SuiteOption] = Field(default_factory=lambda: parse_suites(["zero_shot"]), description="What to measure.")
+    suites: list[SuiteOption] = Field(
+        default_factory=lambda: parse_suites(["zero_shot"]), description="What to measure."
+    )
     data: list[str] = Field(description="Evaluation sets: `digits` (built in) or folders in CLIP_benchmark's layout.")
     control: str | None = Field(None, description="Subset that the others are compared with; default: the first.")
 
@@ -137,8 +142,8 @@ class Config(Options):
     release: ReleaseConfig | None = None
     pretrain: PretrainConfig | None = None
     eval: EvalConfig | None = None
-    report: ReportConfig = Field(default_factory=ReportConfig)
-    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
+    report: ReportConfig = Field(default_factory=lambda: ReportConfig.model_validate({}))
+    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig.model_validate({}))
 
     @field_validator("subsets", mode="before")
     @classmethod

@@ -97,7 +97,7 @@ class ConfigFile:
                 last = i == len(keys) - 1
                 try:
                     if last:
-                        target[key] = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+                        target[key] = yaml.load(text, Loader=_Loader)
                     elif isinstance(target, dict):
                         target = target.setdefault(key, {})
                     else:

@@ -1,8 +1,8 @@
 """Decisions as files: what one filter decided for the rows of one part.
 
 ``<shard>.parquet`` holds one row per sample that reached the filter: ``row`` (int32), ``keep``, ``value`` (float32),
-``reason`` (dictionary; null when kept), ``times`` (int32: the multiplicity so far, 0 when dropped) and, for filters with
-clusters, ``group`` (int32). A chain of these files, one per filter, is the whole history of a subset.
+``reason`` (dictionary; null when kept), ``times`` (int32: the multiplicity so far, 0 when dropped) and, for filters
+with clusters, ``group`` (int32). A chain of these files, one per filter, is the whole history of a subset.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def write_decision(folder: str, part: Part, decision: Decision, times: np.ndarra
         reasons = np.full(len(part), decision.reason, object)
     else:
         reasons = decision.reason.astype(object)
-    reason = pa.array(np.where(keep, None, reasons), pa.string()).dictionary_encode()
+    reason = pa.array(reasons, pa.string(), mask=keep).dictionary_encode()
     table = pa.table(
         {
             "row": pa.array(part.rows.astype(np.int32)),

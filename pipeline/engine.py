@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+import cloudpickle
 import ray
 from ray.exceptions import RayError, RayTaskError
 
@@ -39,7 +40,7 @@ class _Worker:
         outcome = execute(function, arguments)
         if outcome.error is not None:
             try:
-                ray.cloudpickle.dumps(outcome.error)
+                cloudpickle.dumps(outcome.error)
             except Exception:  # noqa: BLE001  (an exception that cannot travel still has its text)
                 outcome.error = RuntimeError(f"{type(outcome.error).__name__}: {outcome.error}")
         return outcome

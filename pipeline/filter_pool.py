@@ -9,7 +9,7 @@ reduced on its own, so their number cannot change a result. The driver holds cou
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -52,7 +52,7 @@ class StagePool:
     def __init__(self, work: Work, survivors: Survivors, seed: int) -> None:
         self._work, self._survivors = work, survivors
         self.seed = seed
-        self.parts = [s.name for s in survivors.store.shards]
+        self.parts: Sequence[str] = [s.name for s in survivors.store.shards]
         self._shuffles = 0
 
     def map(self, function: Callable[..., T], *arguments: Any) -> list[T]:
@@ -95,9 +95,8 @@ def _write(path: str, columns: dict[str, np.ndarray], offsets: np.ndarray) -> No
         arrays[name] = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(raw), [None, pa.py_buffer(raw)])
     meta = {"shapes": json.dumps(shapes), "offsets": json.dumps(offsets.tolist())}
     table = pa.table(arrays).replace_schema_metadata(meta)
-    with storage.publishing(path) as temporary, pa.OSFile(temporary, "wb") as file:
-        with pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
+    with storage.publishing(path) as temporary, pa.ipc.new_file(temporary, table.schema) as writer:
+        writer.write_table(table)
 
 
 def _slice(path: str, start_key: int, stop_key: int) -> tuple[dict[str, np.ndarray], np.ndarray]:

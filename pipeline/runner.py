@@ -261,7 +261,7 @@ class Runner:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """First Ctrl-C or SIGTERM: stop cleanly. Works only in the main thread; elsewhere the caller's handlers stay."""
+        """First Ctrl-C or SIGTERM: stop cleanly. Only in the main thread; elsewhere the caller's handlers stay."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

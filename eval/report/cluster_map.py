@@ -13,11 +13,12 @@ from .visible import plot_text
 def clusters_plot(map_: ClusterMap, id: str) -> Plot:
     """The map of one filter's clusters."""
     clusters = sorted(map_.clusters, key=lambda c: (-c.size, c.id))  # small ones on top
+    widest = min(54.0, 360 / len(clusters) ** 0.5)  # CSS pixels; many bubbles are small ones
     largest = max((c.size for c in clusters), default=1) or 1
     marker = {
         "size": [c.size for c in clusters],
         "sizemode": "area",
-        "sizeref": 2 * largest / 54**2,
+        "sizeref": 2 * largest / widest**2,
         "sizemin": 4,
         "color": [number(_kept(c)) for c in clusters],
         "cmin": 0,

@@ -88,28 +88,34 @@ def _steps(edges: Sequence[float], name: str, counts: Sequence[int], line: Mappi
     }
 
 
+LABELS = 5  # with more thresholds than this, only the chosen subset's have labels
+
+
 def _threshold_marks(histogram: Histogram, chosen: Split | None) -> tuple[list[Any], list[Any]]:
     """Lines at the thresholds of all subsets: the chosen one's solid, the others dotted."""
     shapes, annotations = [], []
+    cuts = [(s, t) for s in histogram.splits for t in s.thresholds]
     low, high = histogram.edges[0], histogram.edges[-1]
-    last = max((t for s in histogram.splits for t in s.thresholds), default=high)
-    for level, (split, at) in enumerate((s, t) for s in histogram.splits for t in s.thresholds):
+    last = max((t for _, t in cuts), default=high)
+    for level, (split, at) in enumerate(cuts):
         mine = split is chosen
-        right = at == last and at < low + 0.7 * (high - low)  # labels stand where they cross no other line
-        line = {"color": "var(--ink)" if mine else "var(--muted)", "width": 1.6 if mine else 1}
-        line["dash"] = "solid" if mine else "dot"
+        color = "var(--ink)" if mine else "var(--muted)"
+        line = {"color": color, "width": 1.6 if mine else 1, "dash": SOLID if mine else "dot"}
         shapes.append({"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper", "line": line})
+        if not mine and len(cuts) > LABELS:
+            continue
+        right = at == last and at < low + 0.7 * (high - low)  # labels stand where they cross no other line
         annotations.append(
             {
                 "x": at,
-                "y": 1 - 0.085 * (level % 8),
+                "y": 1 - 0.085 * (level % LABELS),
                 "yref": "paper",
                 "xanchor": "left" if right else "right",
                 "yanchor": "top",
                 "showarrow": False,
                 "xshift": 4 if right else -4,
                 "text": f"{plot_text(split.subset, 24)} {quantity.value(at)}",
-                "font": {"size": 11, "color": "var(--ink)" if mine else "var(--muted)"},
+                "font": {"size": 11, "color": color},
                 "bgcolor": "var(--veil)",
             }
         )

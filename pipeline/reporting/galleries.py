@@ -33,11 +33,11 @@ def _gallery(run: RunData, link: Link, truth: Truth | None, size: int) -> Galler
         value.append(decision["value"].to_numpy())
         reason.append(decision["reason"].to_numpy())
     parts, rows, kept = np.concatenate(part_of), np.concatenate(row_of), np.concatenate(keep)
-    values, reasons = np.concatenate(value), np.concatenate(reason)
+    values, reasons = np.concatenate(value), np.concatenate(reason).tolist()
 
     def cards(candidates: np.ndarray) -> list[Card]:
         chosen = np.sort(rng.permutation(candidates)[:size])
-        return [_card(run, int(parts[c]), int(rows[c]), float(values[c]), reasons[c], truth) for c in chosen]
+        return [_card(run, int(parts[c]), int(rows[c]), float(values[c]), reasons[c] or "", truth) for c in chosen]
 
     dropped_at, kept_at = np.flatnonzero(~kept), np.flatnonzero(kept)
     return Gallery(
@@ -50,7 +50,7 @@ def _gallery(run: RunData, link: Link, truth: Truth | None, size: int) -> Galler
     )
 
 
-def _card(run: RunData, index: int, row: int, value: float, reason: str | None, truth: Truth | None) -> Card:
+def _card(run: RunData, index: int, row: int, value: float, reason: str, truth: Truth | None) -> Card:
     shard = run.shards[index]
     fields = shard.read_table(["uid", "caption", "url", "key"]).take(pa.array([row])).to_pylist()[0]
     return Card(
@@ -59,7 +59,7 @@ def _card(run: RunData, index: int, row: int, value: float, reason: str | None, 
         url=fields["url"] or "",
         picture=_picture(run, index, fields["key"]),
         value=value if np.isfinite(value) else None,
-        reason=reason or "",
+        reason=reason,
         note=truth.of(index).describe(row) if truth else "",
     )
 

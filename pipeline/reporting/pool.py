@@ -95,7 +95,7 @@ def _histogram(run: RunData, column: str, values: list[np.ndarray], truth: Truth
     return histogram
 
 
-def _split(run: RunData, link: Link, column: str, values: list[np.ndarray], count) -> Split | None:  # noqa: ANN001
+def _split(run: RunData, link: Link, column: str, values: list[np.ndarray], count) -> Split | None:
     facts = link.artifact.summary["facts"]
     if facts.get("column") != column:
         return None

@@ -18,8 +18,8 @@ from ...eval.report.data import (
     PerClass,
 )
 from ...eval.results import Arm as ArmResult
-from ...eval.results import Row, class_recall, gather, leaderboards
 from ...eval.results import Leaderboard as Board
+from ...eval.results import Row, class_recall, gather, leaderboards
 from ...eval.statistics import Mean, Paired
 from ...shards import storage
 from .source import RunData

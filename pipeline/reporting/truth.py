@@ -1,8 +1,8 @@
 """The truth about a pool whose faults were planted (the demo's), and how each filter did against it.
 
 Being a copy is not a property of a row but of a group: of m copies of one picture that reach a filter, m - 1 are too
-many, whichever they are. So copies are counted per filter, among the rows that reached it, in favour of what it dropped:
-dropping all but any one of a group is right, dropping the last one too is not.
+many, whichever they are. So copies are counted per filter, among the rows that reached it, in favour of what it
+dropped: dropping all but any one of a group is right, dropping the last one too is not.
 """
 
 from __future__ import annotations

@@ -122,9 +122,9 @@ def _fates(task: Task, shard: Any, folders: list[str], labels: tuple[str, ...]) 
     good = succeeded(table)
     times = good.astype(np.int32)
     value = np.full(n, np.nan, np.float32)
-    dropped_by = np.where(good, None, FETCH).astype(object)
-    codes = np.array([str(m).split(":", 1)[0] for m in table["error_message"].to_pylist()], object)
-    reason = np.where(good, None, codes)
+    dropped_by = np.full(n, FETCH, object)
+    reason = np.array([str(m).split(":", 1)[0] for m in table["error_message"].to_pylist()], object)
+    dropped_by[good] = reason[good] = None
     for folder, label in zip(folders, labels, strict=True):
         decision = read_decision(folder, shard.name)
         rows = decision["row"].to_numpy()

@@ -45,7 +45,7 @@ METADATA = {
 TEXTS = {
     "summary": "Image-text pairs, filtered and deduplicated by curate.",
     "licence": "Not stated by the publisher; each image keeps the rights of its owner.",
-    "opt_out": "Images whose server asked not to be used (X-Robots-Tag) were not stored. Ask the publisher for removal.",
+    "opt_out": "Images whose server asked not to be used (X-Robots-Tag) are not in it. Ask the publisher for removal.",
     "limits": "Not examined beyond the filters listed above.",
     "personal": "Not examined.",
     "citation": "",
@@ -57,7 +57,7 @@ EMBEDDING_FOLDER = {"image": "img_emb", "text": "text_emb"}  # clip-retrieval's 
 class ReleaseStage(Stage):
     """Publish a subset.
 
-    Inputs: ``pool``, ``subset``, ``filter/*`` (its chain, for the funnel), ``score/*`` (all) and ``embed/*`` (released).
+    Inputs: ``pool``, ``subset``, ``filter/*`` (its chain, for the funnel), all ``score/*``, the released ``embed/*``.
     Summary: ``samples``, ``unique``, ``shards``, ``bytes``.
     """
 
@@ -117,8 +117,16 @@ class ReleaseStage(Stage):
             funnel=funnel,
             columns=METADATA | scores,
             facts=more,
-            **facts,
-            **texts,
+            samples=facts["samples"],
+            unique=facts["unique"],
+            shards=facts["shards"],
+            bytes=facts["bytes"],
+            summary=texts["summary"],
+            licence=texts["licence"],
+            opt_out=texts["opt_out"],
+            limits=texts["limits"],
+            personal=texts["personal"],
+            citation=texts["citation"],
         )
 
     def _provenance(self, work: Work) -> dict[str, Any]:

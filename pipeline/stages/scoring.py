@@ -73,9 +73,9 @@ def _embed(task: Task, encoder: EncoderAt, shard: Shard) -> dict[str, Any]:
 
     image, text, counts = embed_shard(encoder.load(), shard, EMBED_BATCH, task.progress)
     for modality, values in (("image", image), ("text", text)):
-        with storage.publishing(storage.join(task.out, f"{shard.name}.{modality}.npy")) as path:
-            with open(path, "wb") as file:
-                np.save(file, values)
+        name = storage.join(task.out, f"{shard.name}.{modality}.npy")
+        with storage.publishing(name) as path, open(path, "wb") as file:
+            np.save(file, values)
     return dict(counts)
 
 

@@ -12,7 +12,10 @@ class WebOptions(Options):
 
     rows: int = Field(default=4000, ge=50, le=200_000, description="Rows of the pool: links with a caption.")
     trusted_rows: int = Field(
-        default=1200, ge=10, le=100_000, description="Trusted pairs: pictures of 300 held-apart scans, rightly captioned."
+        default=1200,
+        ge=10,
+        le=100_000,
+        description="Trusted pairs: pictures of 300 held-apart scans, rightly captioned.",
     )
     wrong_captions: float = Field(
         default=0.5, ge=0, le=1, description="Share of the English sentences naming another digit."

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from curate.filters.base import Filter
 from curate.filters.memory import MemoryPool, run_filters
 from curate.shards.uid import stable_uid

@@ -3,11 +3,12 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from curate.filters.basic import Basic
 from curate.filters.captions import characters, words
 from curate.filters.memory import run_filters
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def row(caption="one two three", width=300, height=300, language="en"):

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
+from pydantic import ValidationError
+
 from curate.errors import DataError
 from curate.filters.concept_clusters import ConceptClusters, first_two_components
 from curate.filters.kmeans import assign, fit_centroids, unit
 from curate.filters.memory import run_filters
 from curate.shards.uid import to_text
-from pydantic import ValidationError
 
 
 def concepts(n, k, d, seed=0):

@@ -2,10 +2,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from curate.filters.draw import draw, uid_hash
-from curate.shards.uid import stable_uid, to_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from curate.filters.draw import draw, uid_hash
+from curate.shards.uid import stable_uid, to_records
 
 
 def even(part):

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+from pydantic import ValidationError
+
 from curate.errors import DataError
 from curate.filters import exact_dedup
 from curate.filters.exact_dedup import ExactDedup
 from curate.filters.memory import run_filters
-from pydantic import ValidationError
 
 UIDS = [f"{i:032x}" for i in (5, 3, 9, 1, 7)]
 

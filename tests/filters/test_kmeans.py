@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from curate.errors import DataError
 from curate.filters.kmeans import assign, compact, fit_centroids, train, unit
 

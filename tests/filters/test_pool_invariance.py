@@ -6,6 +6,9 @@ import pickle
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from curate.filters.base import Decision, Filter
 from curate.filters.basic import Basic
 from curate.filters.concept_clusters import ConceptClusters
@@ -16,8 +19,6 @@ from curate.filters.semantic_dedup import SemanticDedup
 from curate.filters.threshold import Threshold
 from curate.filters.top_fraction import TopFraction
 from curate.shards.uid import stable_uid, to_text
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 N, D = 240, 10
 FILTERS = [

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from curate.filters.quantile import descending_element, from_bits, histogram_high, locate, merge, to_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from curate.filters.quantile import descending_element, from_bits, histogram_high, locate, merge, to_bits
 
 FLOATS = st.floats(width=32, allow_nan=False)
 

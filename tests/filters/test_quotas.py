@@ -1,5 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
 from curate.errors import DataError
 from curate.filters.quotas import (
     complexity,
@@ -9,9 +13,6 @@ from curate.filters.quotas import (
     round_quotas,
     shares,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.optimize import minimize
 
 
 def bisect(target, low, high, total):

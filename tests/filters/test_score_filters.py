@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
 from curate.errors import ConfigError, DataError
 from curate.filters.memory import run_filters
 from curate.filters.random import Random
 from curate.filters.threshold import Threshold
 from curate.filters.top_fraction import TopFraction
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pydantic import ValidationError
 
 
 def test_thresholds_are_float32(make_pool, kept):

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from curate.errors import DataError
 from curate.filters.scorers.caption_statistics import CaptionStatistics
 from curate.filters.scorers.clip_similarity import ClipSimilarity

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from curate.errors import DataError
 from curate.filters.kmeans import assign, fit_centroids, unit
 from curate.filters.memory import run_filters
 from curate.filters.semantic_dedup import SemanticDedup, largest_earlier_similarity
 from curate.shards.uid import to_text
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def on_circle(*degrees):

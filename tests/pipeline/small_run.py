@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import yaml
+
 from curate.pipeline.config_file import ConfigFile
 
 CONFIG = """\

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from small_run import curate, write_config
+
 from curate.shards.uid import to_text
 
 pytestmark = pytest.mark.slow

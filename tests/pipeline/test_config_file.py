@@ -1,6 +1,7 @@
 """Config errors name file, line, key and the nearest right spelling."""
 
 import pytest
+
 from curate.errors import ConfigError
 from curate.pipeline.config import Config, load
 from curate.pipeline.config_file import ConfigFile

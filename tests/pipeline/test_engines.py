@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+
 from curate.errors import DataError
 from curate.pipeline.calls import Call, InlineEngine
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from curate.errors import StorageError
 from curate.pipeline.lock import WorkdirBusy, holder, locked
 

@@ -55,7 +55,7 @@ def test_changing_one_option_reruns_only_what_follows(reference_run, tmp_path):
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_results_do_not_depend_on_engine_or_workers(reference_run, tmp_path, workers):
     _, workdir, _ = reference_run
-    expected = {k: v for k, v in outputs(workdir).items()}
+    expected = outputs(workdir)
     done = curate("run", write_config(tmp_path, address="local", workers=workers))
     assert done.returncode == 0, done.stderr
     got = outputs(tmp_path / "runs")

@@ -2,10 +2,11 @@ import ipaddress
 from datetime import UTC, datetime
 
 import pytest
-from curate.shards.address import MAX_URL, UrlError, check_url, is_local_name, is_public
-from curate.shards.optout import refusal
 from hypothesis import given
 from hypothesis import strategies as st
+
+from curate.shards.address import MAX_URL, UrlError, check_url, is_local_name, is_public
+from curate.shards.optout import refusal
 
 LOOPBACK = [
     "127.0.0.1",

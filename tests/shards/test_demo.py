@@ -9,15 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
 from curate.shards.demo import captions, digits
 from curate.shards.demo.options import WebOptions
 from curate.shards.demo.plan import BROKEN, apportion
 from curate.shards.demo.server import ALIVE, online, serve
 from curate.shards.demo.web import TINY, TRUTH_SCHEMA, build
 from curate.shards.uid import stable_uid
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 
 OPTIONS = WebOptions(rows=400, trusted_rows=40)
 

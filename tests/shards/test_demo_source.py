@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+
 from curate.errors import DataError
 from curate.shards.row_table import reason
 from curate.shards.shard import succeeded

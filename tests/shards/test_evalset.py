@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
+from PIL import Image
+
 from curate.errors import DataError
 from curate.shards.demo.digits import EVAL_TEMPLATES, WORDS, scans, split, write_digits_evalset
 from curate.shards.evalset import EvalSet, write_evalset
 from curate.shards.tar import TarWriter
-from PIL import Image
 
 
 def picture(form: str, value: int) -> bytes:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+
 from curate.shards.address import check_url
 from curate.shards.fetch import Fetched, Fetcher, FetchOptions
-from pydantic import ValidationError
 
 QUICK: dict[str, Any] = {"backoff": 0.01, "timeout": 5.0}
 BODY = bytes(range(256)) * 300

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from curate.shards.exif import read_exif
-from curate.shards.image import ImageError, ImageOptions, decode_rgb, process, read_size
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 from PIL import ImageCms, TiffImagePlugin
+
+from curate.shards.exif import read_exif
+from curate.shards.image import ImageError, ImageOptions, decode_rgb, process, read_size
 
 
 def picture(width: int = 320, height: int = 240) -> np.ndarray:

@@ -12,6 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
 from curate.shards import row_table
 from curate.shards.fetch import FetchOptions
 from curate.shards.image import ImageOptions, decode_rgb
@@ -19,9 +23,6 @@ from curate.shards.ingest import ingest_rows
 from curate.shards.shard import Shard, succeeded
 from curate.shards.sources.base import Ingested, IngestOptions
 from curate.shards.uid import stable_uid
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image as Pillow
 
 OPTIONS = IngestOptions(
     image=ImageOptions(size=64), fetch=FetchOptions(backoff=0.01, timeout=5.0), samples_per_shard=10_000

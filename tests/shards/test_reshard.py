@@ -9,14 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
 from curate.errors import DataError
 from curate.shards.reshard import ReshardPlan, finish_shards, plan_shards, write_shard
 from curate.shards.shard import Shard
 from curate.shards.tar import TarReader, TarWriter
 from curate.shards.uid import read_subset, stable_uid, to_records, write_subset
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
 ROWS, INPUTS = 12, 5
 

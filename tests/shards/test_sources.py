@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image as Pillow
+
 from curate.errors import ConfigError, DataError
 from curate.shards.fetch import FetchOptions
 from curate.shards.image import ImageOptions
 from curate.shards.sources import SOURCES, IngestOptions, ShardsSource, UrlsSource
 from curate.shards.tar import TarWriter
 from curate.shards.uid import stable_uid
-from PIL import Image as Pillow
 
 OPTIONS = IngestOptions(image=ImageOptions(size=32), fetch=FetchOptions(backoff=0.01), samples_per_shard=4)
 

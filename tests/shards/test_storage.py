@@ -5,6 +5,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+
 from curate.errors import StorageError
 from curate.shards import storage
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import webdataset
-from curate.errors import DataError
-from curate.shards.tar import BLOCK, TarReader, TarWriter
 from hypothesis import given
 from hypothesis import strategies as st
+
+from curate.errors import DataError
+from curate.shards.tar import BLOCK, TarReader, TarWriter
 
 Samples = dict[str, dict[str, bytes]]
 

@@ -2,10 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from curate.errors import DataError
-from curate.shards import uid
 from hypothesis import given
 from hypothesis import strategies as st
+
+from curate.errors import DataError
+from curate.shards import uid
 
 UIDS = st.lists(st.text("0123456789abcdef", min_size=32, max_size=32), max_size=50)
 
