@@ -74,8 +74,9 @@ def arms(workdir: Path) -> dict[str, dict[str, float | None]]:
     report = json.loads((workdir / "quickstart" / "report" / "report.json").read_text())
     found = {}
     for arm in report["leaderboard"]["arms"]:
-        metric = arm["metrics"]["zero_shot acc1"]
-        found[arm["name"]] = {"acc_mean": metric["mean"], "acc_ci95": metric["half_width"]}
+        score = arm["scores"]["zero_shot acc1"]
+        half = None if score["low"] is None else (score["high"] - score["low"]) / 2
+        found[arm["name"]] = {"acc_mean": round(score["mean"], 4), "acc_ci95": None if half is None else round(half, 4)}
     return found
 
 

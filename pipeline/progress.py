@@ -102,7 +102,7 @@ class Progress:
                 TimeElapsedColumn(),
                 _Left(),
                 console=self.console,
-                transient=False,
+                transient=True,
             )
             self._bars.start()
         self._ticker = threading.Thread(target=self._tick, name="curate-status", daemon=True)
@@ -172,8 +172,9 @@ class Progress:
             status = self._stages[stage]
             status.state, status.seconds = "done", time.time() - status.started
             status.in_flight = {}
-            if self._bars:
-                self._bars.update(self._tasks[stage], completed=100, parts=_parts(status))
+            if self._bars:  # finished stages scroll away above the bars, so that any plan fits the screen
+                self._bars.remove_task(self._tasks.pop(stage))
+                self.console.print(f"[green]done[/]   {stage:36} {_duration(status.seconds):>12}  {_parts(status)}")
             else:
                 self._line(stage, f"done in {_duration(status.seconds)}")
 
@@ -182,7 +183,8 @@ class Progress:
             status = self._stages[stage]
             status.state, status.error = "failed", error
             if self._bars:
-                self._bars.update(self._tasks[stage], description=f"[red]{stage} failed")
+                self._bars.remove_task(self._tasks.pop(stage))
+                self.console.print(f"[red]failed[/] {stage}")
             else:
                 self._line(stage, "failed")
 

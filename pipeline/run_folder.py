@@ -49,6 +49,11 @@ class RunFolder:
     def report(self) -> str:
         return storage.join(self.path, "report", "index.html")
 
+    @property
+    def report_data(self) -> str:
+        """The report's data for machines."""
+        return storage.join(self.path, "report", "report.json")
+
     def artifact(self, folder: str) -> Artifact:
         return Artifact(storage.join(self.artifacts, folder))
 

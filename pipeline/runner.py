@@ -34,8 +34,8 @@ RECORDED_VERSIONS = ("curate", "torch", "open_clip_torch", "faiss-cpu", "numpy",
 class LazyEngine:
     """The engine that the config asks for, started when the first call comes."""
 
-    def __init__(self, cluster: ClusterConfig) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: ClusterConfig, say: Callable[[str], None]) -> None:
+        self._cluster, self._say = cluster, say
         self._engine: Engine | None = None
         self._lock = threading.Lock()
 
@@ -48,6 +48,8 @@ class LazyEngine:
                     from .engine import RayEngine  # importing Ray takes half a second
 
                     c = self._cluster
+                    where = "on this machine" if c.address == "local" else f"at {c.address}"
+                    self._say(f"starting workers {where} (Ray)")
                     self._engine = RayEngine(c.address, c.workers, c.attempts, c.part_timeout)
             return self._engine
 
@@ -171,7 +173,7 @@ class Runner:
 
     def __init__(self, plan: Plan, artifacts: str, cluster: ClusterConfig, progress: Progress) -> None:
         self.plan, self.progress = plan, progress
-        self.engine = LazyEngine(cluster)
+        self.engine = LazyEngine(cluster, progress.message)
         self._artifacts = artifacts
         self._stop = threading.Event()
         self._signal = 0

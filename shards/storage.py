@@ -25,6 +25,7 @@ from fsspec.core import url_to_fs
 
 from ..errors import StorageError
 
+FULL_BYTES = 1 << 20  # with less free than this, a write without an error number failed for lack of room
 TEMPORARY = ".tmp-"  # prefix of names that are not finished files
 
 
@@ -54,9 +55,16 @@ def _explained(path: str) -> Iterator[None]:
             errno.EROFS: "the file system is read-only; choose another workdir",
             errno.EACCES: "permission denied; choose another workdir or change its permissions",
         }
+        if error.errno is None and is_local(path) and _is_full(path):  # numpy's short writes carry no error number
+            error.errno = errno.ENOSPC
         if error.errno in reasons:
             raise StorageError(f"cannot write {path}: {reasons[error.errno]}") from error
         raise
+
+
+def _is_full(path: str) -> bool:
+    folder = os.path.dirname(_plain(path)) or "."
+    return os.path.isdir(folder) and shutil.disk_usage(folder).free < FULL_BYTES
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def _sections(report: Report) -> Iterator[Section]:
         yield _scores(report)
     if by_subset := subset_galleries(report.galleries):
         groups = [Titled(name, [Titled(v.filter, v) for v in views]) for name, views in by_subset.items()]
-        lede = "What each filter dropped beside what it kept, drawn at random. Captions are shown as they were found; "
+        lede = "Examples of what each filter dropped, beside what it kept. Captions are shown as they were found; "
         lede += "characters that hide or reorder text appear as marks."
         yield Section("galleries", "Galleries", "Galleries", lede, {"groups": groups, "start": _start(groups, report)})
     if report.truth:

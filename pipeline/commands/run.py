@@ -16,6 +16,7 @@ from ..progress import Progress
 from ..run_folder import RunFolder
 from ..runner import Runner
 from .check import check_resources
+from .leaderboard import print_leaderboard
 
 
 def run_config(path: str, overrides: list[str], out: Console, err: Console, wait: bool = False) -> None:
@@ -43,6 +44,9 @@ def run_config(path: str, overrides: list[str], out: Console, err: Console, wait
     seconds = time.perf_counter() - began
     took = f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     out.print(f"done in {took}: {ran} stages run, {len(plan.stages) - ran} reused")
+    if storage.exists(folder.report_data):
+        print_leaderboard(storage.read_json(folder.report_data), out)
+        out.print()
     for label, place in (
         ("report", folder.report),
         ("subsets", "subsets"),

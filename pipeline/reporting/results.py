@@ -70,7 +70,7 @@ def results(run: RunData) -> tuple[Headline | None, Leaderboard | None]:
 
 def _metric(board: Board) -> Metric:
     suite = board.suite.replace("_", "-")
-    metric = {"acc1": "top-1"}.get(board.metric, board.metric)
+    metric = board.metric.replace("lp_", "").replace("knn_", "").replace("acc1", "top-1")
     return Metric(f"{board.suite} {board.metric}", f"{board.dataset}, {suite} {metric}", chance=board.chance)
 
 
@@ -148,7 +148,7 @@ def _per_class(rows: list[Row], boards: list[Board], metrics: list[Metric], arms
         table = class_recall(rows, board.dataset, board.suite)
         known = {a: [v if v is not None else float("nan") for v in table[a]] for a in arms if a in table}
         if all(np.isfinite(v).all() for v in known.values()):
-            found.append(PerClass(metric.name, classes, known))
+            found.append(PerClass(metric.label, classes, known))
     return found
 
 
@@ -162,4 +162,4 @@ def _confusions(rows: list[Row], board: Board, arm: str) -> list[Confusion]:
     if not tables or any(t is None for t in tables):
         return []
     classes = [e["name"] for e in mine[0].record["per_class"]]
-    return [Confusion(arm, classes, np.sum(tables, axis=0).tolist(), _metric(board).name)]
+    return [Confusion(arm, classes, np.sum(tables, axis=0).tolist(), _metric(board).label)]

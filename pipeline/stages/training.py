@@ -85,7 +85,7 @@ def _identity(stage: EncoderStage | PretrainStage) -> dict[str, Any]:
     return {
         "model": stage.model,
         "model_identity": stage.model_identity,
-        "recipe": stage.recipe.model_dump(mode="json"),
+        "recipe": stage.recipe.model_dump(mode="json", exclude={"cache_mb", "checkpoint_every_s"}),  # cannot matter
         "samples_seen": stage.samples_seen,
         "seed": stage.seed,
     }

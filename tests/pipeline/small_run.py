@@ -21,7 +21,7 @@ pool:
   samples_per_shard: 60
 encoders:
   dfn:
-    model: ViT-mini-8-32-words
+    model: RN-mini-32
     train:
       data: {{type: demo, split: trusted, rows: 240, trusted_rows: 60}}
       recipe: {{type: clip, batch_size: 32, warmup: 2}}
@@ -40,7 +40,7 @@ subsets:
     - {{type: top_fraction, by: dfn_score, keep: 0.6}}
     - {{type: concept_clusters, encoder: dfn, clusters: 4, keep: 0.8}}
 release: {{subsets: [curated], embeddings: [dfn], samples_per_shard: 20}}
-pretrain: {{recipe: {{type: clip, warmup: 2}}, model: ViT-mini-8-32-words, batch_size: 32, samples_seen: 200, seeds: 2}}
+pretrain: {{recipe: {{type: clip, warmup: 2}}, model: RN-mini-32, batch_size: 32, samples_seen: 200, seeds: 2}}
 eval: {{suites: [zero_shot, linear_probe], data: [digits], control: everything}}
 cluster: {{address: {address}, workers: {workers}}}
 """

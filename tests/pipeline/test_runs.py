@@ -65,12 +65,12 @@ def test_results_do_not_depend_on_engine_or_workers(reference_run, tmp_path, wor
 
 def start(config: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "curate.pipeline.cli", "run", config]
-    return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=dict(os.environ)
-    )
+    with open(f"{config}.log", "a") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=dict(os.environ))
 
 
 def workers_of(driver: int) -> list[psutil.Process]:
+    """The worker actors; not the agents of the node, whose death is the node's."""
     try:
         children = psutil.Process(driver).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -78,7 +78,7 @@ def workers_of(driver: int) -> list[psutil.Process]:
     found = []
     for child in children:
         try:
-            if any("ray::" in part for part in child.cmdline()[:1]):
+            if child.cmdline()[:1] and "ray::_Worker" in child.cmdline()[0]:
                 found.append(child)
         except psutil.NoSuchProcess:
             continue
@@ -106,7 +106,8 @@ def test_killed_driver_resumes_to_the_same_bytes(reference_run, tmp_path, addres
 def test_killed_workers_do_not_matter(reference_run, tmp_path):
     _, workdir, _ = reference_run
     expected = outputs(workdir)
-    driver = start(write_config(tmp_path, address="local"))
+    config = write_config(tmp_path, address="local")
+    driver = start(config)
     moments = random.Random("kill workers")
     killed = 0
     while driver.poll() is None and killed < 4:
@@ -115,7 +116,7 @@ def test_killed_workers_do_not_matter(reference_run, tmp_path):
         if victims:
             moments.choice(victims).kill()
             killed += 1
-    assert driver.wait(timeout=250) == 0
+    assert driver.wait(timeout=250) == 0, Path(f"{config}.log").read_text()
     assert killed > 0
     got = outputs(tmp_path / "runs")
     assert got == {k: expected[k] for k in got}

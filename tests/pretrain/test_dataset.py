@@ -8,7 +8,7 @@ from curate.pretrain.tokenizer import WordTokenizer
 from curate.shards.image import decode_rgb
 from curate.shards.shard import Shard
 
-TOKENIZER = WordTokenizer(12, 4096)
+TOKENIZER = WordTokenizer(12, 1 << 20)  # so many ids that no two words here share one
 
 
 def load(dataset, batch_size=8, samples_seen=100, seed=0, cache_mb=64, **options):

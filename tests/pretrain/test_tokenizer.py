@@ -1,10 +1,14 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import ConfigError
+from curate.pretrain.models import resolve_model
 from curate.pretrain.tokenizer import ByteTokenizer, WordTokenizer, tokenizer_for
+from curate.shards.demo import captions
 
 WORDS = {"context_length": 8, "vocab_size": 4096}
 
@@ -91,3 +95,26 @@ def test_open_clip_tokenizers():
 def test_wrong_configs_are_explained(name, cfg, message):
     with pytest.raises(ConfigError, match=message):
         tokenizer_for(name, cfg)
+
+
+def test_words_are_lower_cased_cut_and_marked() -> None:
+    tokenize = WordTokenizer(5, 100)
+    tokens = tokenize(["A cat", "a CAT!", "one two three four", "", "\ud800 x"])
+    assert tokens.shape == (5, 5)
+    assert (tokens[0] == tokens[1]).all()
+    assert tokens[0, 0] == 98
+    assert tokens[0, 3] == 99
+    assert tokens[0, 4] == 0
+    assert tokens[2, 4] == 99  # the end mark stays when words are cut
+    assert tokens[3].tolist() == [98, 99, 0, 0, 0]
+    assert ((tokens >= 0) & (tokens < 100)).all()
+    assert (tokens[:2, 1:3] < 98).all()
+
+
+def test_the_demos_words_do_not_collide_in_the_shipped_model() -> None:
+    spec = resolve_model("RN-mini-32")
+    tokenize = tokenizer_for(spec.tokenizer, spec.config["text_cfg"])
+    names = [*captions.WORDS, *map(str, range(10))]
+    words = {w for sentence in captions.ENGLISH for w in re.findall(r"\w+", sentence.lower()) if w != "c"} | set(names)
+    ids = [int(tokenize([word])[0, 1]) for word in sorted(words)]
+    assert len(set(ids)) == len(words)

@@ -1,9 +1,13 @@
 import errno
 import os
+import subprocess
 import threading
 from pathlib import Path
 
 import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import StorageError
@@ -92,6 +96,32 @@ def test_a_refusing_disk_is_explained(tmp_path: Path, code: int) -> None:
     with pytest.raises(StorageError, match="cannot write"):
         refuse()
     assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_is_explained_by_every_writer(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        storage.write_bytes(str(disk / "kept"), b"done before")
+        values = np.ones(1_000_000)
+        writers = {
+            "bytes": lambda path: Path(path).write_bytes(values.tobytes()),
+            "numpy": lambda path: values.tofile(path),
+            "parquet": lambda path: pq.write_table(pa.table({"x": np.random.default_rng(0).random(1_000_000)}), path),
+        }
+        for name, write in writers.items():
+            with (
+                pytest.raises(StorageError, match="the disk is full; free some space"),
+                storage.publishing(str(disk / name)) as path,
+            ):
+                write(path)
+            assert storage.list_names(str(disk)) == ["kept"], name
+            assert len(os.listdir(disk)) == 1, name
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_leftovers_of_a_killed_writer_are_hidden_and_removed(tmp_path: Path) -> None:
