@@ -18,7 +18,7 @@ class WebOptions(Options):
         description="Trusted pairs: pictures of 300 held-apart scans, rightly captioned.",
     )
     wrong_captions: float = Field(
-        default=0.6, ge=0, le=1, description="Share of the English sentences naming another digit."
+        default=0.7, ge=0, le=1, description="Share of the English sentences naming another digit."
     )
     foreign: float = Field(
         default=0.08, ge=0, le=0.5, description="Share of rows with a right caption that is not English."
