@@ -42,7 +42,10 @@ def run(
     overrides: OverridesArgument = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait while another run uses the workdir.")] = False,
 ) -> None:
-    """Run a config to its end. Finished work is reused; after a kill, the same command goes on."""
+    """Run a config to its end.
+
+    Finished work is reused; after a kill, the same command goes on.
+    """
     from .commands.run import run_config
 
     run_config(config, overrides or [], out, err, wait)
@@ -50,7 +53,10 @@ def run(
 
 @app.command()
 def plan(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
-    """Show the stages of a run: what will run, what is reused, how many parts, and how long it may take."""
+    """Show what a run will do.
+
+    Its stages: which will run, which are reused, how many parts, and how long they may take.
+    """
     from .commands.plan import show_plan
 
     show_plan(config, overrides or [], out)
@@ -58,7 +64,10 @@ def plan(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
 
 @app.command()
 def check(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
-    """Validate a config, and the paths, models, memory and disk that it needs, before any work."""
+    """Validate a config before any work.
+
+    Also the paths, models, memory and disk that it needs.
+    """
     from .commands.check import check_config
 
     check_config(config, overrides or [], out)
@@ -77,7 +86,10 @@ def explain(
     config: ConfigArgument,
     uid: Annotated[str, typer.Argument(help="uid of a sample: 32 hexadecimal characters, or the first few.")],
 ) -> None:
-    """Tell the fate of one sample in every subset: which filter dropped it, with what value."""
+    """Tell the fate of one sample.
+
+    In every subset: kept, or dropped by which filter, for what reason and with what value.
+    """
     from .commands.explain import explain_sample
 
     explain_sample(config, uid, out)
@@ -89,7 +101,10 @@ def report(
     overrides: OverridesArgument = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
 ) -> None:
-    """Write the report again from finished stages (also of a run that has not ended), and say where it is."""
+    """Write the report again.
+
+    From finished stages, also of a run that has not ended; says where it is.
+    """
     from .commands.report import write_report
 
     write_report(config, overrides or [], out, open_browser)

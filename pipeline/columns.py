@@ -46,16 +46,15 @@ class ColumnStore:
         return max(owners, key=len) if owners else None
 
 
-def require_columns(
-    columns: Sequence[str], row_table: Sequence[str], scores: Sequence[str], encoders: Sequence[str], where: str
-) -> None:
-    """Raise `ConfigError` for a column that nothing provides."""
-    embeddings = [f"{e}.{m}" for e in encoders for m in MODALITIES]
-    known = [*row_table, *scores, *embeddings]
+def require_columns(store: ColumnStore, columns: Sequence[str], where: str) -> None:
+    """Raise `ConfigError` for a column that neither the row table nor a score nor an encoder provides."""
+    first = store.shards[0]
+    known = [*first.column_names(), *(f"{e}.{m}" for e in store.embeddings for m in MODALITIES)]
+    for folder in store.scores.values():
+        known += pq.read_schema(storage.local(storage.join(folder, f"{first.name}.parquet"))).names
     for column in columns:
-        owned = any(column == s or column.startswith(f"{s}_") for s in scores)
-        if column not in known and not owned:
-            raise ConfigError(f"{where}: {unknown('column', column, [*scores, *embeddings, *row_table])}")
+        if column not in known:
+            raise ConfigError(f"{where}: {unknown('column', column, known)}")
 
 
 class FilePart:

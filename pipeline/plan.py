@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 from ..errors import ConfigError
 from ..filters.base import Filter
 from ..pretrain.models import model_identity
+from ..registry import nearest, unknown
 from ..shards import storage
+from ..shards.row_table import OUTCOME
 from ..shards.sources.base import IngestOptions, Source
 from .columns import MODALITIES
 from .config import Config, EncoderConfig
@@ -26,6 +28,7 @@ from .stages.scoring import EmbedStage, ScoreStage
 from .stages.training import EncoderStage, PretrainStage
 
 S = TypeVar("S", bound=Stage)
+ROW_TABLE = {"uid", *OUTCOME}
 
 
 @dataclass
@@ -143,12 +146,19 @@ class _Planner:
             if owners:
                 name = max(owners, key=len)
                 inputs[f"score/{name}"] = self.score(name)
-            elif column in ("language",):
-                raise ConfigError(
-                    f"{where} reads the column 'language', which nothing makes; add `language: {{type: language}}` "
-                    "to scores"
-                )
+            elif column not in ROW_TABLE:
+                self.check_unknown(column, where)
         return inputs
+
+    def check_unknown(self, column: str, where: str) -> None:
+        """Refuse a slip of the pen; other columns may be extra ones of the pool, known once it is there."""
+        if column == "language":
+            raise ConfigError(
+                f"{where} reads the column 'language', made by nothing; add `language: {{type: language}}` to scores"
+            )
+        made = [*self.config.scores, *(f"{e}.{m}" for e in self.config.encoders for m in MODALITIES)]
+        if "." in column or nearest(column, made):
+            raise ConfigError(f"{where}: {unknown('column', column, made)}")
 
     def score(self, name: str) -> ScoreStage:
         if name not in self.scores:

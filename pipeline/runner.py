@@ -115,6 +115,7 @@ class _StageWork(Work):
         failures = []
         for i, outcome in self._complete(calls, names):
             results[i] = outcome.value
+            self.part_seconds += outcome.seconds
             if outcome.error is not None:
                 failures.append((names[i], outcome))
         if failures:

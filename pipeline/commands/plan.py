@@ -64,12 +64,12 @@ def _state(stage: Stage, artifact: Artifact, folder: RunFolder, plan: Plan) -> t
 
 
 def _earlier_seconds(artifacts: str) -> dict[str, float]:
-    """Median seconds that a stage of each kind took, over all artifacts of the workdir."""
+    """Median seconds of work (not of waiting) of a stage of each kind, over all artifacts of the workdir."""
     found: dict[str, list[float]] = {}
     for name in storage.list_names(artifacts):
         artifact = Artifact(storage.join(artifacts, name))
         if artifact.is_done():
-            found.setdefault(artifact.receipt["kind"], []).append(artifact.receipt["seconds"])
+            found.setdefault(artifact.receipt["kind"], []).append(artifact.receipt["part_seconds"])
     return {kind: sorted(values)[len(values) // 2] for kind, values in found.items()}
 
 

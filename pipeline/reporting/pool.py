@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 from ...eval.report.data import Cluster, ClusterMap, Funnel, FunnelStep, Histogram, Pool, Split
-from ...shards import storage
 from ..decisions import read_decision
 from ..stages.filtering import FETCH
 from .source import Link, RunData, short_options
@@ -156,15 +155,3 @@ def _members(run: RunData, link: Link, k: int, truth: Truth | None) -> tuple[lis
             if truth is not None:
                 shown[group].update(truth.of(i).shows[mine].tolist())
     return captions, [c.most_common(1)[0][0] if c else "" for c in shown]
-
-
-def data_size(folder: str) -> int:
-    """Bytes in a local artifact's files."""
-    total = 0
-    for name in storage.list_names(folder):
-        path = storage.join(folder, name)
-        try:
-            total += storage.size(path)
-        except (IsADirectoryError, TypeError, FileNotFoundError):
-            continue
-    return total

@@ -92,7 +92,7 @@ def _summary(config: Config) -> str:
 
 
 def _stages(run: RunData) -> Stages:
-    """Time of every stage. The work of a stage is its parts' time, on as many workers as there are."""
+    """Time of every stage: seconds of work, summed over its calls; stages wait for each other's workers."""
     price = run.config.report.price_per_cpu_hour
     times = []
     for name, artifact in run.named("stage").items():
@@ -103,7 +103,7 @@ def _stages(run: RunData) -> Stages:
         times.append(
             StageTime(
                 name,
-                receipt["seconds"],
+                receipt["part_seconds"],
                 parts=receipt.get("parts") or None,
                 items=items,
                 unit="rows",

@@ -19,7 +19,7 @@ from ...shards import storage
 from ...shards.shard import succeeded
 from ...shards.uid import RECORD, to_records, write_subset
 from ..artifact import Artifact
-from ..columns import ColumnStore
+from ..columns import ColumnStore, require_columns
 from ..decisions import read_decision, write_decision
 from ..filter_pool import StagePool, Survivors
 from ..stage import Stage, Task, Work
@@ -66,6 +66,7 @@ class FilterStage(Stage):
             chosen = chosen.with_count(work.inputs["like"].summary["kept"])  # type: ignore[attr-defined]
         previous = work.inputs["previous"].data if "previous" in work.inputs else None
         survivors = Survivors(column_store(work.inputs), previous)
+        require_columns(survivors.store, chosen.columns(), "this filter")
         state = chosen.fit(StagePool(work, survivors, self.seed))
         counts = work.map(
             _decide, {s.name: (chosen, survivors, i, state) for i, s in enumerate(survivors.store.shards)}

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from ...filters.base import Scorer
 from ...shards import storage
 from ...shards.shard import Shard
-from ..columns import ColumnStore
+from ..columns import ColumnStore, require_columns
 from ..stage import Stage, Task, Work
 from .filtering import column_store
 from .pool import shards_of
@@ -103,6 +103,7 @@ class ScoreStage(Stage):
 
     def run(self, work: Work) -> dict[str, Any]:
         store = column_store(work.inputs)
+        require_columns(store, self.scorer.columns(), "this score")
         results = work.map(_score, {s.name: (self.scorer, self.column, store, i) for i, s in enumerate(store.shards)})
         return {"rows": sum(r["rows"] for r in results.values()), "facts": self.scorer.describe()}
 

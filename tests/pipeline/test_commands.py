@@ -83,6 +83,7 @@ def test_init_check_schema(tmp_path):
         ({"eval__data": ["/nowhere/sets"]}, 2, "/nowhere/sets"),
         ({"eval__data": ["digts"]}, 2, "digits"),
         ({"subsets__curated__4__kep": 0.5}, 2, "unknown key 'kep'; did you mean 'keep'?"),
+        ({"subsets__curated__3__by": "dfn_scor"}, 2, "unknown column 'dfn_scor'; did you mean 'dfn_score'?"),
         ({"scores": {"dfn_score": {"type": "clip_similarity", "encoder": "dfn"}}}, 2, "add `language"),
     ],
 )
@@ -108,6 +109,15 @@ def test_a_filter_that_keeps_nothing_says_so_and_keeps_what_is_done(tmp_path):
     assert "Traceback" not in done.stderr
     pools = list((tmp_path / "runs" / "artifacts").glob("pool-*/artifact.json"))
     assert len(pools) == 2  # the pool and the trusted data are kept
+
+
+def test_a_column_that_the_pool_lacks_is_named(tmp_path):
+    config = write_config(tmp_path, **one_subset([{"type": "threshold", "by": "sharpness", "at_least": 1}]))
+    done = curate("run", config)
+    assert done.returncode == 2
+    assert "subset/only/1-threshold" in done.stderr
+    assert "unknown column 'sharpness'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_empty_pool_and_pool_without_a_good_sample(tmp_path):
