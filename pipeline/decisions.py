@@ -50,8 +50,10 @@ def write_decision(folder: str, part: Part, decision: Decision, times: np.ndarra
 
 
 def read_decision(folder: str, name: str) -> pa.Table:
-    """The decision table of one part."""
-    return pq.read_table(storage.local(storage.join(folder, f"{name}.parquet")))
+    """The decision table of one part, its reasons as plain strings."""
+    table = pq.read_table(storage.local(storage.join(folder, f"{name}.parquet")))
+    place = table.schema.get_field_index("reason")
+    return table.set_column(place, "reason", table["reason"].cast(pa.string()))
 
 
 def alive(shard: Shard, previous: str | None) -> tuple[np.ndarray, np.ndarray]:

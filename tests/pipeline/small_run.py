@@ -25,7 +25,7 @@ encoders:
     train:
       data: {{type: demo, split: trusted, rows: 240, trusted_rows: 60}}
       recipe: {{type: clip, batch_size: 32, warmup: 2}}
-      samples_seen: 512
+      samples_seen: 1600
 scores:
   dfn_score: {{type: clip_similarity, encoder: dfn}}
   language: {{type: language}}
@@ -36,7 +36,7 @@ subsets:
   curated:
     - {{type: basic, languages: [en], min_words: 3, min_chars: 6, min_side: 24, max_aspect: 3.0}}
     - {{type: exact_dedup, on: [image]}}
-    - {{type: semantic_dedup, encoder: dfn, clusters: 4, epsilon: 0.001}}
+    - {{type: semantic_dedup, encoder: dfn, clusters: 4, epsilon: 0.0001}}
     - {{type: top_fraction, by: dfn_score, keep: 0.6}}
     - {{type: concept_clusters, encoder: dfn, clusters: 4, keep: 0.8}}
 release: {{subsets: [curated], embeddings: [dfn], samples_per_shard: 20}}

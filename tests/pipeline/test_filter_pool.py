@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.filters.base import Decision
 from curate.filters.concept_clusters import ConceptClusters
 from curate.filters.exact_dedup import ExactDedup
 from curate.filters.memory import MemoryPool, run_filters
@@ -96,6 +97,15 @@ def test_files_and_memory_agree(tmp_path, cuts):
     fates = expected.fates[0]
     assert sorted(kept) == sorted(fates["uid"].filter(fates["kept"]).to_pylist())
     assert 0 < len(kept) < 100
+
+
+def test_a_part_that_loses_nothing_has_a_decision_too(tmp_path):
+    table, _ = pool_of(5)
+    pq.write_table(table, tmp_path / "p.parquet")
+    part = ColumnStore((Shard("p", "", str(tmp_path / "p.parquet")),)).part(0)
+    counts = write_decision(str(tmp_path / "d"), part, Decision(np.ones(5, bool), np.zeros(5), "x"), np.ones(5, int))
+    assert counts == {"entered": 5, "kept": 5, "samples": 5, "reasons": {}}
+    assert read_decision(str(tmp_path / "d"), "p")["reason"].to_numpy().tolist() == [None] * 5
 
 
 def test_of_every_group_of_copies_all_but_one_are_too_many():
