@@ -236,6 +236,9 @@ def _stages(stages: Stages) -> Section:
         "peak_bytes": max((s.peak_bytes or 0 for s in stages.stages), default=0),
         "cost": sum(s.cost or 0.0 for s in stages.stages),
     }
-    lede = "What each stage took: seconds of work, all its calls together. A reused stage was finished by an earlier run; its bar is hollow."
+    lede = (
+        "What each stage took: seconds of work, all its calls together. A reused stage was finished by an earlier run; "
+        "its bar is hollow."
+    )
     content = {"stages": stages, "axis": axis, "grid": grid, "shown": shown, "total": total}
     return Section("stages", "Time and resources", "Stages", lede, content)
