@@ -106,7 +106,8 @@ def test_a_part_that_loses_nothing_has_a_decision_too(tmp_path):
     counts = write_decision(str(tmp_path / "d"), part, Decision(np.ones(5, bool), np.zeros(5), "x"), np.ones(5, int))
     assert counts == {"entered": 5, "kept": 5, "samples": 5, "reasons": {}}
     assert read_decision(str(tmp_path / "d"), "p")["reason"].to_numpy().tolist() == [None] * 5
-    some = Decision(np.array([True, False, True, False, True]), np.zeros(5), np.array(["a", "b", "c", "d", "e"], object))
+    keep, codes = np.arange(5) % 2 == 0, np.array(list("abcde"), object)
+    some = Decision(keep, np.zeros(5), codes)
     counts = write_decision(str(tmp_path / "s"), part, some, np.ones(5, int))
     assert counts["reasons"] == {"b": 1, "d": 1}
     assert read_decision(str(tmp_path / "s"), "p")["reason"].to_numpy().tolist() == [None, "b", None, "d", None]
