@@ -42,16 +42,25 @@ def thread_counts():
     return torch.get_num_threads()
 
 
-@pytest.fixture(scope="module", params=["inline", "ray"])
-def engine(request):
-    if request.param == "inline":
-        made = InlineEngine()
-    else:
-        from curate.pipeline.engine import RayEngine
-
-        made = RayEngine("local", workers=2, attempts=3, timeout_s=5)
+@pytest.fixture(scope="module")
+def inline_engine():
+    made = InlineEngine()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def ray_engine():
+    from curate.pipeline.engine import RayEngine
+
+    made = RayEngine("local", workers=2, attempts=3, timeout_s=5)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["inline_engine", "ray_engine"])
+def engine(request):
+    return request.getfixturevalue(request.param)
 
 
 def test_values_and_errors_come_back(engine):
@@ -68,9 +77,8 @@ def test_calls_run_on_one_thread(engine):
     assert engine.submit(Call("threads", thread_counts)).result(timeout=60).value == 1
 
 
-def test_a_dead_worker_costs_one_retry(engine, tmp_path):
-    if isinstance(engine, InlineEngine):
-        pytest.skip("an inline call that kills its process kills the run: that is what the other engine is for")
+def test_a_dead_worker_costs_one_retry(ray_engine, tmp_path):
+    engine = ray_engine
     good = [engine.submit(Call("double", double, (i,))) for i in range(6)]
     outcome = engine.submit(Call("die once", die_once, (str(tmp_path / "m"),))).result(timeout=60)
     assert (outcome.value, outcome.attempts) == ("alive", 2)
@@ -81,14 +89,12 @@ def test_a_dead_worker_costs_one_retry(engine, tmp_path):
     assert [f.result(timeout=60).value for f in good] == [2 * i for i in range(6)]
 
 
-def test_a_hung_call_is_killed_and_tried_again(engine, tmp_path):
-    if isinstance(engine, InlineEngine):
-        pytest.skip("there is nobody to kill an inline call")
-    outcome = engine.submit(Call("hang once", sleep_once, (str(tmp_path / "m"),))).result(timeout=60)
+def test_a_hung_call_is_killed_and_tried_again(ray_engine, tmp_path):
+    outcome = ray_engine.submit(Call("hang once", sleep_once, (str(tmp_path / "m"),))).result(timeout=60)
     assert (outcome.value, outcome.attempts) == ("awake", 2)
 
 
-def test_closed_engines_refuse(engine):
+def test_closed_engines_refuse():
     closed = InlineEngine()
     closed.close()
     assert closed.submit(Call("late", double, (1,))).result().error is not None
