@@ -19,7 +19,7 @@ from ...eval.report.data import (
 )
 from ...eval.results import Arm as ArmResult
 from ...eval.results import Leaderboard as Board
-from ...eval.results import Row, class_recall, gather, leaderboards
+from ...eval.results import Row, class_recall, gather, leaderboard, leaderboards
 from ...eval.statistics import Mean, Paired
 from ...shards import storage
 from .source import RunData
@@ -65,7 +65,7 @@ def results(run: RunData) -> tuple[Headline | None, Leaderboard | None]:
         per_class=_per_class(rows, boards, metrics, list(evaluated)),
         confusions=[c for arm in dict.fromkeys((arms[0].name, control)) for c in _confusions(rows, boards[0], arm)],
     )
-    return _headline(run, boards[0], metrics[0], control), board
+    return _headline(run, rows, boards[0], metrics[0], control), board
 
 
 def _metric(board: Board) -> Metric:
@@ -97,7 +97,7 @@ def _arm(run: RunData, name: str, boards: list[Board], metrics: list[Metric]) ->
     return Arm(name, scores, differences, unique_images=first["distinct"], samples_seen=first["samples_seen"])
 
 
-def _headline(run: RunData, board: Board, metric: Metric, control: str) -> Headline | None:
+def _headline(run: RunData, rows: list[Row], board: Board, metric: Metric, control: str) -> Headline | None:
     """Contrasts of the main arm (the released one, else the last trained) with the control, and with random subsets."""
     arms = list(run.named("eval"))
     released = run.config.release.subsets if run.config.release else []
@@ -108,7 +108,7 @@ def _headline(run: RunData, board: Board, metric: Metric, control: str) -> Headl
     for other in dict.fromkeys([control, *(s for s in arms if _is_random(run, s))]):
         if other == main:
             continue
-        against = leaderboards_with(board, run, other)
+        against = leaderboard(rows, board.dataset, board.suite, control=other)
         mine, theirs = _of(against, main), _of(against, other)
         if mine is None or theirs is None or mine.comparison is None:
             continue
@@ -123,17 +123,6 @@ def _headline(run: RunData, board: Board, metric: Metric, control: str) -> Headl
             )
         )
     return Headline(metric, contrasts) if contrasts else None
-
-
-def leaderboards_with(board: Board, run: RunData, control: str) -> Board:
-    """The same board with another control arm."""
-    folders = {
-        (arm, int(seed.removeprefix("seed"))): storage.join(artifact.data, seed)
-        for arm, artifact in run.named("eval").items()
-        for seed in artifact.summary["seeds"]
-    }
-    wanted = (board.dataset, board.suite)
-    return next(b for b in leaderboards(gather(folders), control) if (b.dataset, b.suite) == wanted)
 
 
 def _is_random(run: RunData, subset: str) -> bool:

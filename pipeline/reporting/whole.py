@@ -51,6 +51,8 @@ MEANINGS = {
 DEMO_NOTES = (
     "The pool is a demonstration: real handwritten digits with planted faults at chosen rates. Claim the paired "
     "differences between subsets, not that other pools behave alike.",
+    "The shipped share of wrong captions was raised, in pilots that partly looked at the test pictures, until the "
+    "unfiltered arm was clearly hurt: that it is hurt is a choice, not a finding.",
     "The scans do not say who wrote them, so the same hands appear in training and test pictures.",
 )
 SEED_NOTE = (

@@ -6,9 +6,9 @@ import stat
 
 import numpy as np
 import pytest
-import yaml
 from small_run import curate, write_config
 
+from curate import __version__
 from curate.shards.uid import to_text
 
 pytestmark = pytest.mark.slow
@@ -161,4 +161,4 @@ def test_read_only_and_full_disks(tmp_path):
 def test_usage_errors_are_exit_code_two():
     assert curate("run").returncode == 2
     assert curate("rnu", "x.yaml").returncode == 2
-    assert yaml.safe_load(curate("--version").stdout.split()[1].replace(".", "")) is not None
+    assert curate("--version").stdout == f"curate {__version__}\n"
