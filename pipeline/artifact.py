@@ -8,6 +8,9 @@ An artifact is a folder named by its stage's fingerprint::
         scratch/          resumable state of unfinished parts; gone when the artifact is done
         artifact.json     the artifact's receipt, written last: the stage is done when it exists
 
+A stage that grows with its pool has one folder for all pools, and ``receipts/<fingerprint>.json`` for each pool that it
+is complete for.
+
 Files in ``data/`` are published atomically by the functions that make them and are the same bytes whoever makes them,
 so a late worker of a killed driver can do no harm.
 """
@@ -22,12 +25,15 @@ from typing import Any
 
 from ..shards import storage
 
+RECEIPT = "artifact.json"
+
 
 @dataclass(frozen=True)
 class Artifact:
-    """The folder of one stage's output."""
+    """The folder of one stage's output, and the name of the receipt that says it is complete."""
 
     path: str
+    receipt_name: str = RECEIPT
 
     @property
     def data(self) -> str:
@@ -54,12 +60,12 @@ class Artifact:
         return storage.read_json(self.part_path(part))
 
     def is_done(self) -> bool:
-        return storage.exists(storage.join(self.path, "artifact.json"))
+        return storage.exists(storage.join(self.path, self.receipt_name))
 
     @cached_property
     def receipt(self) -> dict[str, Any]:
         """The artifact's receipt: ``summary`` (what the stage returned), ``seconds``, ``stage``, ``options``..."""
-        return storage.read_json(storage.join(self.path, "artifact.json"))
+        return storage.read_json(storage.join(self.path, self.receipt_name))
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -67,7 +73,7 @@ class Artifact:
 
     def publish(self, receipt: dict[str, Any]) -> None:
         """Declare the artifact done, then drop what only an unfinished stage needs."""
-        storage.write_json(storage.join(self.path, "artifact.json"), receipt)
+        storage.write_json(storage.join(self.path, self.receipt_name), receipt)
         self.clean()
 
     def clean(self) -> None:

@@ -1,8 +1,9 @@
 """Calls and the engine interface: run a function somewhere, get its outcome, whatever kills the worker.
 
 An engine takes `Call`s and gives back futures of `Outcome`s. It never raises for a failing call: an exception, a dead
-worker and a call that never ends are outcomes, so that one bad part cannot take the others with it. Two engines exist:
-`InlineEngine` here (this process, one call at a time; debugging and tests) and `RayEngine` in `engine.py`.
+worker and a call that never ends are outcomes, so that one bad part cannot take the others with it. Three engines:
+`InlineEngine` here (this process, one call at a time; debugging and tests), `ProcessEngine` in `processes.py` (worker
+processes of this machine) and `RayEngine` in `engine.py` (a cluster, or a local Ray).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 
@@ -82,6 +84,15 @@ class Engine(Protocol):
         ...
 
 
+@lru_cache(maxsize=1)
+def _thread_pools(modules: int) -> Any:
+    """The loaded libraries that have thread pools. Looking for them costs milliseconds, so it is done again only when
+    the number of loaded modules has changed."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 @contextmanager
 def single_threaded() -> Iterator[None]:
     """One thread per call for BLAS, OpenMP and torch.
@@ -89,14 +100,12 @@ def single_threaded() -> Iterator[None]:
     Parallel sums depend on the number of threads; one thread makes results equal on every machine size, and workers,
     not threads, fill the cores.
     """
-    from threadpoolctl import threadpool_limits
-
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 1
     if torch:
         torch.set_num_threads(1)
     try:
-        with threadpool_limits(limits=1):
+        with _thread_pools(len(sys.modules)).limit(limits=1):
             yield
     finally:
         if torch and before != 1:

@@ -41,6 +41,13 @@ def run(
     config: ConfigArgument,
     overrides: OverridesArgument = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait while another run uses the workdir.")] = False,
+    until: Annotated[
+        str, typer.Option("--until", metavar="STAGE", help="Stop after this stage (pool, score, subset/NAME...).")
+    ] = "",
+    retry: Annotated[
+        str,
+        typer.Option("--retry", metavar="failed[:CODE,...]", help="Fetch failed rows again, of these reasons or all."),
+    ] = "",
 ) -> None:
     """Run a config to its end.
 
@@ -48,7 +55,7 @@ def run(
     """
     from .commands.run import run_config
 
-    run_config(config, overrides or [], out, err, wait)
+    run_config(config, overrides or [], out, err, wait, until, retry)
 
 
 @app.command()
@@ -108,6 +115,26 @@ def report(
     from .commands.report import write_report
 
     write_report(config, overrides or [], out, open_browser)
+
+
+@app.command()
+def reshard(
+    subset: Annotated[str, typer.Argument(help="Subset file: .npy of uids, or DataComp's raw form.", metavar="SUBSET")],
+    pool: Annotated[str, typer.Argument(help="Folder of shards: img2dataset, DataComp, any WebDataset.", metavar="POOL")],
+    out: Annotated[str, typer.Argument(help="Folder of the new shards.", metavar="OUT")],
+    samples_per_shard: Annotated[int, typer.Option("--samples-per-shard", help="Samples per new shard.")] = 10_000,
+    shuffle: Annotated[bool, typer.Option("--shuffle/--no-shuffle", help="Random order, or the pool's.")] = True,
+    seed: Annotated[int, typer.Option("--seed", help="Decides the random order.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", help="Worker processes; 0 = one per CPU.")] = 0,
+) -> None:
+    """Write a subset of existing shards as new shards.
+
+    Payloads are copied unchanged, uids repeated as the subset says, missing ones listed. After a kill, the same command
+    goes on.
+    """
+    from .commands.reshard import reshard_subset
+
+    reshard_subset(subset, pool, out, samples_per_shard, shuffle, seed, workers, Console(highlight=False), err)
 
 
 @app.command()

@@ -41,7 +41,21 @@ Name = Annotated[str, Field(pattern=NAME)]
 class PoolConfig(IngestOptions):
     """Where samples come from, and how they become shards."""
 
-    source: SourceOption = Field(description="Where samples come from.")
+    source: SourceOption | None = Field(None, description="Where samples come from.")
+    sources: dict[Name, SourceOption] = Field(
+        default_factory=dict,
+        description="Several sources by name, instead of `source`; samples keep the name in the column `source`.",
+    )
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> PoolConfig:
+        if (self.source is None) == (not self.sources):
+            raise ValueError("a pool needs `source` (one), or `sources` (several, by name)")
+        return self
+
+    def named(self) -> dict[str, Source]:
+        """The sources by name; a single one has the name of its type."""
+        return {self.source.type: self.source} if self.source is not None else dict(self.sources)
 
 
 class EncoderTraining(Options):

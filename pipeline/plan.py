@@ -21,7 +21,7 @@ from .config import Config, EncoderConfig
 from .stage import Stage
 from .stages.evaluation import BUILTIN, EvalSetStage, EvalStage
 from .stages.filtering import FilterStage, SubsetStage
-from .stages.pool import PoolStage, PrepareStage
+from .stages.pool import IngestStage, PoolStage, PrepareStage
 from .stages.release import ReleaseStage
 from .stages.report import ReportStage
 from .stages.scoring import EmbedStage, ScoreStage
@@ -44,6 +44,20 @@ class Plan:
             for before in stage.inputs.values():
                 heights[before.name] = max(heights[before.name], heights[stage.name] + 1)
         return heights
+
+    def until(self, name: str) -> Plan:
+        """Only the stage with that name, or all whose names start with ``name/``, and what they need.
+
+        Raises:
+            ConfigError: there is no such stage.
+        """
+        wanted = {s.name for s in self.stages if s.name == name or s.name.startswith(f"{name}/")}
+        if not wanted:
+            raise ConfigError(f"--until: {unknown('stage', name, [s.name for s in self.stages])}")
+        for stage in reversed(self.stages):
+            if stage.name in wanted:
+                wanted |= {before.name for before in stage.inputs.values()}
+        return Plan([s for s in self.stages if s.name in wanted])
 
     def of(self, kind: type[S]) -> list[S]:
         """Stages of one kind, in order."""
@@ -72,8 +86,7 @@ class _Planner:
         self.subsets: dict[str, SubsetStage] = {}
         self.chains: dict[str, list[FilterStage]] = {}
         self.building: list[str] = []
-        ingest = config.pool.model_dump(exclude={"source"})
-        self.options = IngestOptions.model_validate(ingest)
+        self.options = IngestOptions.model_validate(config.pool.model_dump(include=set(IngestOptions.model_fields)))
 
     def add(self, stage: S) -> S:
         """The planned stage equal to this one; plans it, under a name of its own, if it is new."""
@@ -87,8 +100,10 @@ class _Planner:
 
     def plan(self) -> Plan:
         c = self.config
-        self.pool = self.ingest("pool", c.pool.source)
+        self.pool = self.ingest("", c.pool.named(), several=c.pool.source is None)
         for name in c.scores:
+            if name in ROW_TABLE:
+                raise ConfigError(f"scores.{name}: the pool has a column {name!r} of its own; choose another name")
             self.score(name)
         for name in c.subsets:
             self.subset(name)
@@ -98,11 +113,26 @@ class _Planner:
         self.add(self.report(trained, evaluated, released))
         return Plan(list(self.stages.values()))
 
-    def ingest(self, name: str, source: Source) -> PoolStage:
-        inputs: dict[str, Stage] = {}
-        if source.prepares:
-            inputs["prepare"] = self.add(PrepareStage(f"prepare/{source.type}", source=source, seed=self.config.seed))
-        return self.add(PoolStage(name, inputs, source=source, options=self.options))
+    def ingest(self, where: str, sources: dict[str, Source], several: bool = False) -> PoolStage:
+        """The pool of some sources; `where` starts the names of its stages."""
+        pools: dict[str, Stage] = {}
+        for name, source in sources.items():
+            inputs: dict[str, Stage] = {}
+            if source.prepares:
+                inputs["prepare"] = self.add(
+                    PrepareStage(f"prepare/{source.type}", source=source, seed=self.config.seed)
+                )
+            pools[f"ingest/{name}"] = self.add(
+                IngestStage(
+                    f"{where}ingest/{name}",
+                    inputs,
+                    source=source,
+                    options=self.options,
+                    label=name if several else None,
+                    root=storage.join(self.config.workdir, "artifacts"),
+                )
+            )
+        return self.add(PoolStage(f"{where}pool", pools))
 
     def encoder(self, name: str) -> EmbedStage:
         """Embeddings of the pool by an encoder of the config."""
@@ -114,7 +144,7 @@ class _Planner:
                 inputs["encoder"] = self.add(
                     EncoderStage(
                         f"encoder/{name}",
-                        {"data": self.ingest(f"encoder/{name}/data", option.train.data)},
+                        {"data": self.ingest(f"encoder/{name}/", {option.train.data.type: option.train.data})},
                         model=option.model,
                         model_identity=model_identity(option.model),
                         recipe=option.train.recipe,
@@ -270,8 +300,9 @@ class _Planner:
         inputs |= {f"pretrain/{name}": stage for name, stage in trained.items()}
         inputs |= {f"eval/{name}": stage for name, stage in evaluated.items()}
         inputs |= {f"release/{s.title}": s for s in released}
-        if "prepare" in self.pool.inputs:
-            inputs["prepare"] = self.pool.inputs["prepare"]
+        for stage in self.pool.inputs.values():
+            if "prepare" in stage.inputs:
+                inputs["prepare"] = stage.inputs["prepare"]
         everything = {s.name: s for s in self.stages.values()}
         inputs |= {f"stage/{name}": stage for name, stage in everything.items()}
         return ReportStage("report", inputs, config=self.config)

@@ -1,7 +1,7 @@
 """Where a run's files lie, under names that people look for.
 
 ``<workdir>/artifacts`` holds every stage's output by fingerprint, shared by all runs; ``<workdir>/<name>`` is one run's
-view of it: ``config.yaml``, ``status.json``, ``plan.json``, ``subsets/<name>.npy``, ``release/<subset>``,
+view of it: ``config.yaml``, ``status.json``, ``plan.json``, ``shards/``, ``subsets/<name>.npy``, ``release/<subset>``,
 ``models/<subset>/seed0``... and ``report/index.html``.
 """
 
@@ -16,7 +16,9 @@ from ..shards import storage
 from .artifact import Artifact
 from .config import Config
 from .plan import Plan
+from .stage import Stage
 from .stages.filtering import SubsetStage
+from .stages.pool import shards_of
 from .stages.release import ReleaseStage
 from .stages.report import ReportStage
 from .stages.training import PretrainStage
@@ -54,8 +56,8 @@ class RunFolder:
         """The report's data for machines."""
         return storage.join(self.path, "report", "report.json")
 
-    def artifact(self, folder: str) -> Artifact:
-        return Artifact(storage.join(self.artifacts, folder))
+    def artifact(self, stage: Stage) -> Artifact:
+        return stage.artifact(self.artifacts)
 
     def begin(self, config_text: str, plan: Plan) -> None:
         """Record what is about to run."""
@@ -69,12 +71,14 @@ class RunFolder:
     def publish(self, plan: Plan) -> None:
         """Bring finished outputs under their names: small files are copied, folders are linked."""
         for stage in plan.stages:
-            artifact = self.artifact(stage.folder)
+            artifact = self.artifact(stage)
             if not artifact.is_done():
                 continue
             if isinstance(stage, SubsetStage):
                 name = stage.name.removeprefix("subset/")
                 self._copy(storage.join(artifact.data, "subset.npy"), storage.join(self.path, "subsets", f"{name}.npy"))
+            elif stage.name == "pool":
+                self._link_shards(artifact)
             elif isinstance(stage, ReleaseStage):
                 self._link(artifact.data, storage.join(self.path, "release", stage.name.removeprefix("release/")))
             elif isinstance(stage, PretrainStage):
@@ -82,6 +86,23 @@ class RunFolder:
             elif isinstance(stage, ReportStage):
                 for name in storage.list_names(artifact.data):
                     self._copy(storage.join(artifact.data, name), storage.join(self.path, "report", name))
+
+    def _link_shards(self, pool: Artifact) -> None:
+        """``shards/``: the pool as img2dataset and DataComp lay it out; one folder per source if there are several."""
+        several = len(pool.summary["sources"]) > 1
+        wanted: dict[Path, str] = {}
+        for entry, shard in zip(pool.summary["shards"], shards_of(pool), strict=True):
+            folder = Path(self.path, "shards", entry["source"]) if several else Path(self.path, "shards")
+            stem = entry["part"].split(".")[0]
+            wanted[folder / f"{stem}.tar"] = shard.tar
+            wanted[folder / f"{stem}.parquet"] = shard.table
+            wanted[folder / f"{stem}_stats.json"] = shard.table.removesuffix(".parquet") + "_stats.json"
+        for old in Path(self.path, "shards").rglob("*"):
+            if old.is_symlink() and old not in wanted:
+                old.unlink()
+        for target, source in wanted.items():
+            if storage.is_local(source) and os.path.exists(source):
+                self._link(source, str(target))
 
     @staticmethod
     def _copy(source: str, target: str) -> None:

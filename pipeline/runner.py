@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ..errors import CurateError, Interrupted
-from ..shards import storage
 from .artifact import Artifact
 from .calls import Call, Engine, InlineEngine, Outcome, Resources
 from .config import ClusterConfig
@@ -44,6 +43,11 @@ class LazyEngine:
             if self._engine is None:
                 if self._cluster.address == "inline":
                     self._engine = InlineEngine()
+                elif self._cluster.address == "processes":
+                    from .processes import ProcessEngine
+
+                    c = self._cluster
+                    self._engine = ProcessEngine(c.workers, c.attempts, c.part_timeout)
                 else:
                     from .engine import RayEngine  # importing Ray takes half a second
 
@@ -181,7 +185,7 @@ class Runner:
         self.heights = plan.heights()
 
     def artifact(self, stage: Stage) -> Artifact:
-        return Artifact(storage.join(self._artifacts, stage.folder))
+        return stage.artifact(self._artifacts)
 
     def check_stop(self) -> None:
         """Raise in a stage's thread once the run is to end."""
@@ -200,7 +204,7 @@ class Runner:
                 self.progress.reused(stage.name)
         ran = 0
         errors: list[BaseException] = []
-        with self._signals(), ThreadPoolExecutor(STAGES_AT_ONCE, "curate-stage") as pool:
+        with self._signals() as keep_handlers, ThreadPoolExecutor(STAGES_AT_ONCE, "curate-stage") as pool:
             running: dict[Future[None], Stage] = {}
             failed: set[str] = set()
             try:
@@ -217,6 +221,7 @@ class Runner:
                                 running[pool.submit(self._run_stage, stage)] = stage
                     if not running:
                         break
+                    keep_handlers()
                     done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                     for future in done:
                         stage = running.pop(future)
@@ -263,20 +268,29 @@ class Runner:
         self.progress.finished(stage.name)
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """First Ctrl-C or SIGTERM: stop cleanly. Only in the main thread; elsewhere the caller's handlers stay."""
+    def _signals(self) -> Iterator[Callable[[], None]]:
+        """First Ctrl-C or SIGTERM: stop cleanly. Only in the main thread; elsewhere the caller's handlers stay.
+
+        Yields a function that takes the signals back from a library which has put a handler of its own before ours
+        (Ray's core prints a stack trace, and aborts a process that needs more than three seconds to end).
+        """
         if threading.current_thread() is not threading.main_thread():
-            yield
+            yield lambda: None
             return
 
         def stop(number: int, _frame: Any) -> None:
+            signal.alarm(0)  # the one that such a handler sets
             self._signal = number
             self._stop.set()
             self.progress.message("stopping; finished parts are kept")
 
+        def keep_handlers() -> None:
+            for number in before:
+                signal.signal(number, stop)
+
         before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
-            yield
+            yield keep_handlers
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

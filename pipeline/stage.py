@@ -4,6 +4,10 @@ A stage names its inputs (other stages), says what identifies its result (`ident
 almost always by `Work.map`: a function over parts that writes finished files and returns a small JSON value. Its
 fingerprint is a hash of its kind, version, identity and its inputs' fingerprints; equal fingerprints mean equal
 results, so an artifact made by any earlier run is used as it is.
+
+Some stages *grow*: each of their parts depends on one shard alone. All pools share the folder of such a stage, where
+parts are named by shard, so when a pool gets new shards only these are worked on; a receipt per fingerprint says for
+which pools the folder is complete.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 from ..shards import storage
-from .artifact import Artifact
+from .artifact import RECEIPT, Artifact
 from .calls import Resources
 
 T = TypeVar("T")
@@ -87,6 +91,7 @@ class Stage(ABC):
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
+    grows: ClassVar[bool] = False
     name: str
     inputs: dict[str, Stage] = field(default_factory=dict)
 
@@ -114,7 +119,24 @@ class Stage(ABC):
             }
         )
 
+    def standing(self) -> dict[str, Any]:
+        """Of a stage that grows: the part of `identity` that stays when the pool gets new shards."""
+        return self.identity()
+
+    @cached_property
+    def store(self) -> str:
+        """Identity of the artifact's folder: the fingerprint, or for stages that grow, what all pools share of it."""
+        if not self.grows:
+            return self.fingerprint
+        inputs = {role: stage.store for role, stage in self.inputs.items() if role != "pool"}
+        return digest({"kind": self.kind, "version": self.version, "standing": self.standing(), "inputs": inputs})
+
     @property
     def folder(self) -> str:
         """Name of the artifact's folder."""
-        return f"{self.kind}-{self.fingerprint}"
+        return f"{self.kind}-{self.store}"
+
+    def artifact(self, root: str) -> Artifact:
+        """Its artifact in the folder of all artifacts."""
+        receipt = f"receipts/{self.fingerprint}.json" if self.grows else RECEIPT
+        return Artifact(storage.join(root, self.folder), receipt)

@@ -101,6 +101,9 @@ class Pool:
         failures: reason code -> rows; adds up to ``rows - fetched``.
         languages: language code -> rows, if identified.
         bytes: size of the shards.
+        sources: name -> rows, in pools of several sources.
+        copied: rows whose image was taken from another row that names it too.
+        damaged: sentences about input files that were torn.
     """
 
     rows: int
@@ -108,6 +111,9 @@ class Pool:
     failures: Mapping[str, int] = field(default_factory=dict)
     languages: Mapping[str, int] = field(default_factory=dict)
     bytes: int | None = None
+    sources: Mapping[str, int] = field(default_factory=dict)
+    copied: int = 0
+    damaged: Sequence[str] = ()
 
 
 @dataclass

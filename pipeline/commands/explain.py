@@ -47,7 +47,7 @@ def explain_sample(path: str, uid: str, out: Console) -> None:
 def find_samples(config: Config, plan: Plan, uid: str) -> list[dict[str, Any]]:
     """Samples whose uid starts with `uid`: row-table fields, scores, and the fate in each finished subset."""
     folder = RunFolder.of(config)
-    pool = folder.artifact(plan.named("pool").folder)
+    pool = folder.artifact(plan.named("pool"))
     if not pool.is_done():
         raise CurateError("the pool is not ingested yet; `curate run` first")
     samples: list[dict[str, Any]] = []
@@ -64,12 +64,12 @@ def find_samples(config: Config, plan: Plan, uid: str) -> list[dict[str, Any]]:
                 row = fields.pop("file_row_number")
                 sample: dict[str, Any] = {"shard": shard.name, "row": row, "fields": fields, "scores": {}, "fates": {}}
                 for stage in plan.of(ScoreStage):
-                    artifact = folder.artifact(stage.folder)
+                    artifact = folder.artifact(stage)
                     if artifact.is_done():
                         table = storage.local(storage.join(artifact.data, f"{shard.name}.parquet"))
                         sample["scores"] |= _row(db, table, row)
                 for subset in plan.of(SubsetStage):
-                    artifact = folder.artifact(subset.folder)
+                    artifact = folder.artifact(subset)
                     if artifact.is_done():
                         table = storage.local(storage.join(artifact.data, f"{shard.name}.parquet"))
                         sample["fates"][subset.name.removeprefix("subset/")] = _row(db, table, row)

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...shards import storage
-from ..artifact import Artifact
+from ..artifact import RECEIPT, Artifact
 from ..config import Config, load
 from ..plan import Plan, make_plan
 from ..run_folder import RunFolder
@@ -30,7 +30,7 @@ def show_plan(path: str, overrides: list[str], out: Console) -> None:
         table.add_column(column, justify=justify, no_wrap=column == "stage")  # type: ignore[arg-type]
     total, unknown_stages = 0.0, 0
     for stage in plan.stages:
-        artifact = folder.artifact(stage.folder)
+        artifact = folder.artifact(stage)
         parts, state, finished = _state(stage, artifact, folder, plan)
         estimate = ""
         if state != "reuse":
@@ -45,7 +45,7 @@ def show_plan(path: str, overrides: list[str], out: Console) -> None:
         table.add_row(stage.name, state, label, estimate, stage.folder)
     out.print(table)
     workers = config.cluster.workers or 1
-    todo = sum(not folder.artifact(s.folder).is_done() for s in plan.stages)
+    todo = sum(not folder.artifact(s).is_done() for s in plan.stages)
     if not todo:
         out.print("nothing to run: every stage is finished")
         return
@@ -55,7 +55,7 @@ def show_plan(path: str, overrides: list[str], out: Console) -> None:
 
 
 def _state(stage: Stage, artifact: Artifact, folder: RunFolder, plan: Plan) -> tuple[int | None, str, int]:
-    done = {r: folder.artifact(s.folder) for r, s in stage.inputs.items() if folder.artifact(s.folder).is_done()}
+    done = {r: folder.artifact(s) for r, s in stage.inputs.items() if folder.artifact(s).is_done()}
     parts = stage.expected_parts(done)
     if artifact.is_done():
         return parts, "reuse", parts or 0
@@ -67,9 +67,11 @@ def _earlier_seconds(artifacts: str) -> dict[str, float]:
     """Median seconds of work (not of waiting) of a stage of each kind, over all artifacts of the workdir."""
     found: dict[str, list[float]] = {}
     for name in storage.list_names(artifacts):
-        artifact = Artifact(storage.join(artifacts, name))
-        if artifact.is_done():
-            found.setdefault(artifact.receipt["kind"], []).append(artifact.receipt["part_seconds"])
+        folder = storage.join(artifacts, name)
+        for receipt in [RECEIPT, *(f"receipts/{r}" for r in storage.list_names(storage.join(folder, "receipts")))]:
+            artifact = Artifact(folder, receipt)
+            if artifact.is_done():
+                found.setdefault(artifact.receipt["kind"], []).append(artifact.receipt["part_seconds"])
     return {kind: sorted(values)[len(values) // 2] for kind, values in found.items()}
 
 

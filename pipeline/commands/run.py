@@ -13,27 +13,47 @@ from ..config import load
 from ..lock import locked
 from ..plan import make_plan
 from ..progress import Progress
+from ..retry import note_retry, parse_retry
 from ..run_folder import RunFolder
 from ..runner import Runner
 from .check import check_resources
 from .leaderboard import print_leaderboard
 
 
-def run_config(path: str, overrides: list[str], out: Console, err: Console, wait: bool = False) -> None:
+def run_config(
+    path: str,
+    overrides: list[str],
+    out: Console,
+    err: Console,
+    wait: bool = False,
+    until: str = "",
+    retry: str = "",
+) -> None:
     """Plan, run and publish; prints where the results are.
+
+    Args:
+        until: name of the last stage to run; empty = all.
+        retry: failed rows of the pool to fetch again, say ``failed:timeout``; empty = none.
 
     Raises:
         CurateError: what went wrong. Everything that was finished is kept.
     """
     began = time.perf_counter()
     config, file = load(path, overrides)
+    codes = parse_retry(retry) if retry else []
     plan = make_plan(config)
     folder = RunFolder.of(config)
     require_local(config.workdir)
     with locked(config.workdir, config.name, wait):
         check_resources(config)
+        if retry:
+            rows = note_retry(plan, folder.artifacts, codes)
+            out.print(f"retry: {rows} rows are fetched again")
+            plan = make_plan(config)
+        if until:
+            plan = plan.until(until)
         folder.begin(file.text, plan)
-        todo = [s for s in plan.stages if not folder.artifact(s.folder).is_done()]
+        todo = [s for s in plan.stages if not folder.artifact(s).is_done()]
         out.print(f"run {config.name}: {len(plan.stages)} stages, {len(plan.stages) - len(todo)} finished before")
         with Progress(config.name, [s.name for s in plan.stages], folder.status, err) as progress:
             runner = Runner(plan, folder.artifacts, config.cluster, progress)
@@ -48,6 +68,7 @@ def run_config(path: str, overrides: list[str], out: Console, err: Console, wait
         print_leaderboard(storage.read_json(folder.report_data), out)
         out.print()
     for label, place in (
+        ("shards", "shards"),
         ("report", folder.report),
         ("subsets", "subsets"),
         ("release", "release"),

@@ -27,7 +27,17 @@ def pool_section(run: RunData) -> Pool:
             for i in range(len(run.shards)):
                 languages.update(v for v in run.store.part(i).arrow(name).to_pylist() if v)
             break
-    return Pool(summary["rows"], summary["successes"], failures, dict(languages.most_common(12)), summary["bytes"])
+    sources = {name: facts["rows"] for name, facts in summary["sources"].items()}
+    return Pool(
+        rows=summary["rows"],
+        fetched=summary["successes"],
+        failures=failures,
+        languages=dict(languages.most_common(12)),
+        bytes=summary["bytes"],
+        sources=sources if len(sources) > 1 else {},
+        copied=summary["copied"],
+        damaged=summary["torn"],
+    )
 
 
 def funnels(run: RunData) -> list[Funnel]:

@@ -63,9 +63,10 @@ class Truth:
 
     @classmethod
     def of_run(cls, run: RunData) -> Truth | None:
-        """The truth of the run's pool, if its source kept one."""
+        """The truth of the run's pool, if its one source kept one."""
         prepared = run.inputs["prepare"].data if "prepare" in run.inputs else None
-        path = run.config.pool.source.truth(prepared)
+        source, *others = run.config.pool.named().values()
+        path = source.truth(prepared) if not others else None
         return cls(run, path) if path else None
 
     def of(self, index: int) -> PartTruth:

@@ -66,10 +66,11 @@ def whole_report(config: Config, inputs: Mapping[str, Artifact]) -> Report:
     run = RunData(config, inputs)
     truth = Truth.of_run(run)
     headline, leaderboard = results(run)
+    is_demo = any(source.type == "demo" for source in config.pool.named().values())
     return Report(
         header=Header(config.name, _summary(config)),
         headline=headline,
-        notes=[*(DEMO_NOTES if config.pool.source.type == "demo" else ()), *([SEED_NOTE] if leaderboard else [])],
+        notes=[*(DEMO_NOTES if is_demo else ()), *([SEED_NOTE] if leaderboard else [])],
         pool=pool_section(run),
         funnels=funnels(run),
         histograms=histograms(run, truth),

@@ -34,6 +34,7 @@ from .pool import shards_of
 METADATA = {
     "uid": "id of the sample, 32 hexadecimal characters",
     "repeat": "the how-manieth writing of the sample, from 0",
+    "source": "name of the source it came from",
     "url": "where the image was fetched from",
     "caption": "the caption, byte for byte",
     "width": "width of the stored image, pixels",
@@ -107,12 +108,11 @@ class ReleaseStage(Stage):
         scores = {
             r.removeprefix("score/"): "a score; see provenance.json" for r in work.inputs if r.startswith("score/")
         }
-        source = work.inputs["pool"].receipt["identity"]["source"]
         texts = TEXTS | {k: v for k, v in self.datasheet.items() if k in TEXTS}
         more = {k: v for k, v in self.datasheet.items() if k not in TEXTS}
         return Datasheet(
             name=self.title,
-            sources=[", ".join(f"{k} {v}" for k, v in source.items())],
+            sources=[_source_line(name, facts) for name, facts in pool["sources"].items()],
             pool=pool["rows"],
             funnel=funnel,
             columns=METADATA | scores,
@@ -143,6 +143,12 @@ class ReleaseStage(Stage):
                 for role, a in work.inputs.items()
             },
         }
+
+
+def _source_line(name: str, facts: dict[str, Any]) -> str:
+    """One source in a line, with the options that were given."""
+    options = {k: v for k, v in facts["identity"]["source"].items() if v is not None}
+    return f"{name}: {facts['rows']:,} rows; " + ", ".join(f"{k} {v}" for k, v in options.items())
 
 
 def kept_rows(folder: str, names: list[str], index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -49,6 +49,7 @@ class EmbedStage(Stage):
     """
 
     kind: ClassVar[str] = "embed"
+    grows: ClassVar[bool] = True
     model: str = ""
     pretrained: str | None = None
     weights: str = ""  # identity of the local checkpoint
@@ -88,6 +89,7 @@ class ScoreStage(Stage):
     """
 
     kind: ClassVar[str] = "score"
+    grows: ClassVar[bool] = True
     scorer: Scorer = None  # type: ignore[assignment]
     column: str = ""
 

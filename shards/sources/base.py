@@ -2,25 +2,35 @@
 
 `Source.parts` lists the work cheaply (from footers and listings, never by reading rows), the same list for the same
 inputs. `Source.ingest` turns one of those parts into a shard and is called on any worker, in any order, possibly
-twice. A source that makes its own data first (the demo) also implements `prepare` and `online`.
+twice. Most sources only say what their `rows` are and where the images come from (`bodies`; by default from the web),
+and the rest is the same for all. A source that makes its own data first (the demo) also implements `prepare` and
+`online`.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+import pyarrow as pa
 from pydantic import Field
 
+from ...errors import ConfigError
 from ...registry import Options, Registry
 from ..fetch import FetchOptions
 from ..image import ImageOptions
 from ..shard import Shard
 
+if TYPE_CHECKING:
+    from ..ingest import Bodies, Copies
+
 Progress = Callable[[int, int], None]
+SOURCE_COLUMN = "source"
+"""Extra column with the name of a sample's source, in pools that have several."""
 
 
 class IngestOptions(Options):
@@ -29,6 +39,34 @@ class IngestOptions(Options):
     image: ImageOptions = Field(default_factory=ImageOptions, description="Which images are accepted and how stored.")
     fetch: FetchOptions = Field(default_factory=FetchOptions, description="How images are fetched from the web.")
     samples_per_shard: int = Field(10_000, ge=1, le=1_000_000, description="Input rows per shard, failures included.")
+    blur: str | None = Field(
+        None,
+        description="Column with the boxes to blur in each image (`face_bboxes` in DataComp): lists of "
+        "[x0, y0, x1, y1] as fractions of width and height.",
+    )
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where one shard goes, and what its making needs beside the source's options.
+
+    Attributes:
+        number: the shard's number, from which sample keys are made.
+        name: its file stem, usually the number in eight digits.
+        out: folder for the finished files.
+        scratch: folder for resumable state, kept until the shard is finished; empty = do without.
+        label: the source's name, for the column `SOURCE_COLUMN`; None = no such column.
+        connect_to: ``host:port -> host:port`` overrides for fetching.
+        progress: called with (rows done, rows) now and then.
+    """
+
+    number: int
+    name: str
+    out: str
+    scratch: str = ""
+    label: str | None = None
+    connect_to: Mapping[str, str] = field(default_factory=dict)
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +89,8 @@ class Source(Options):
     version: ClassVar[int] = 1
     prepares: ClassVar[bool] = False
     """Whether `prepare` must run first, as a stage of its own."""
+    fetches: ClassVar[bool] = False
+    """Whether its images come from the web, by the ``url`` column of `rows`."""
     type: str
 
     def prepare(self, out: str, seed: int) -> None:
@@ -75,23 +115,69 @@ class Source(Options):
 
     @abstractmethod
     def parts(self, prepared: str | None, samples_per_shard: int) -> list[dict[str, Any]]:
-        """JSON descriptions of the shards to make, in order; `prepared` is the folder that `prepare` filled."""
+        """JSON descriptions of the shards to make, in order; `prepared` is the folder that `prepare` filled.
 
-    @abstractmethod
+        Every part has a ``"key"``: text that tells it from all others (the file's base name and identity, its rows)
+        and stays the same when files are added to the source or the whole source is moved.
+        """
+
+    def table(self, part: dict[str, Any]) -> pa.Table:
+        """A part's rows: ``uid``, ``url``, ``caption`` (text; url and caption may be null) and any extra columns.
+
+        Raises:
+            ConfigError: a column is missing, has a reserved name or holds no text.
+            DataError: the part's input cannot be read.
+        """
+        return self.rows(part)  # type: ignore[attr-defined]
+
+    def bodies(self, part: dict[str, Any]) -> Bodies | None:
+        """Where the images of a part's rows come from; None = from the web, by their URLs."""
+        return None
+
+    def check(self, slot: Slot) -> None:
+        """Called when all images were asked for: raise if what came of it cannot be trusted.
+
+        Raises:
+            DataError: what was fetched must not pass for the web's answer.
+        """
+
+    def settle(
+        self, part: dict[str, Any], slot: Slot, options: IngestOptions, leave: Sequence[int] | np.ndarray
+    ) -> None:
+        """Get the images of all rows but `leave` into the slot's journal, and go no further."""
+        from ..ingest import settle_rows
+
+        settle_rows(labelled(self.table(part), slot), slot, options, self.bodies(part), leave, lambda: self.check(slot))
+
     def ingest(
-        self,
-        part: dict[str, Any],
-        name: str,
-        out: str,
-        options: IngestOptions,
-        connect_to: dict[str, str],
-        progress: Progress | None = None,
+        self, part: dict[str, Any], slot: Slot, options: IngestOptions, copies: Copies | None = None
     ) -> Ingested:
-        """Make shard `name` (eight digits) in folder `out` from one part."""
+        """Make the shard of one part; `copies` are rows that take another shard's image.
+
+        Raises:
+            DataError: the part's input cannot be read, or `check` refused what was fetched.
+            StorageError: the output cannot be written.
+        """
+        from ..ingest import ingest_rows
+
+        rows = labelled(self.table(part), slot)
+        return ingest_rows(rows, slot, options, self.bodies(part), copies, lambda: self.check(slot))
 
     def truth(self, prepared: str | None) -> str | None:
         """Path of a parquet with the known truth per uid, for sources that plant their faults; else None."""
         return None
+
+
+def labelled(rows: pa.Table, slot: Slot) -> pa.Table:
+    """`rows` with the source's name as a column, where the pool has several sources."""
+    if slot.label is None:
+        return rows
+    if SOURCE_COLUMN in rows.column_names:
+        raise ConfigError(
+            f"source {slot.label!r} has a column {SOURCE_COLUMN!r} of its own, where pools of several sources keep the "
+            "source's name; leave it out with `extra:`"
+        )
+    return rows.append_column(SOURCE_COLUMN, pa.array([slot.label] * rows.num_rows, pa.string()))
 
 
 SOURCES: Registry[Source] = Registry("source")

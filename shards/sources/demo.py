@@ -7,16 +7,17 @@ list of URLs, over HTTP and through the same code. Pool and trusted pairs are tw
 from __future__ import annotations
 
 import http.client
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
+import pyarrow as pa
 from pydantic import Field
 
 from ...errors import DataError
 from .. import storage
 from ..demo.options import WebOptions
-from .base import SOURCES, Ingested, IngestOptions, Progress, Source
+from .base import SOURCES, Slot, Source
 from .urls import UrlsSource
 
 
@@ -26,6 +27,7 @@ class DemoSource(WebOptions, Source):
 
     version: ClassVar[int] = 1
     prepares: ClassVar[bool] = True
+    fetches: ClassVar[bool] = True
     type: Literal["demo"] = "demo"
     split: Literal["pool", "trusted"] = Field(
         default="pool", description="The unruly pool, or the trusted pairs beside it."
@@ -59,24 +61,20 @@ class DemoSource(WebOptions, Source):
         """Row ranges of the split's list of URLs."""
         return self._urls(_required(prepared)).parts(None, samples_per_shard)
 
-    def ingest(
-        self,
-        part: dict[str, Any],
-        name: str,
-        out: str,
-        options: IngestOptions,
-        connect_to: dict[str, str],
-        progress: Progress | None = None,
-    ) -> Ingested:
-        """Fetch one part, as from any list of URLs.
+    def table(self, part: dict[str, Any]) -> pa.Table:
+        """The rows of a part of the list of URLs."""
+        return self._urls("").table(part)
+
+    def check(self, slot: Slot) -> None:
+        """Refuse what was fetched when the server went away meanwhile (its process was killed).
+
+        What was fetched then is not the web's answer, and a shard full of refused links must not pass for a finished
+        one.
 
         Raises:
-            DataError: the server went away meanwhile (its process was killed). What was fetched then is not the web's
-                answer, and a shard full of refused links must not pass for a finished one.
+            DataError: it is gone.
         """
-        done = self._urls("").ingest(part, name, out, options, connect_to, progress)
-        _require_alive(connect_to)
-        return done
+        _require_alive(slot.connect_to)
 
     def truth(self, prepared: str | None) -> str | None:
         """What is really behind every row: `demo.web.TRUTH_SCHEMA`."""
@@ -92,7 +90,7 @@ def _required(prepared: str | None) -> str:
     return prepared
 
 
-def _require_alive(connect_to: dict[str, str]) -> None:
+def _require_alive(connect_to: Mapping[str, str]) -> None:
     from ..demo.routes import MAIN
     from ..demo.server import ALIVE
 

@@ -34,3 +34,14 @@ def identity(paths: Iterable[str]) -> str:
     for path in paths:
         digest.update(f"{path.rsplit('/', 1)[-1]}\0{storage.identity(path)}\0".encode())
     return digest.hexdigest()
+
+
+def keys(paths: Iterable[str]) -> dict[str, str]:
+    """For each file its base name and identity: what it is, wherever it lies; equal files are numbered."""
+    found: dict[str, str] = {}
+    seen: dict[str, int] = {}
+    for path in paths:
+        key = f"{path.rsplit('/', 1)[-1]}:{storage.identity(path)}"
+        seen[key] = seen.get(key, 0) + 1
+        found[path] = key if seen[key] == 1 else f"{key}#{seen[key]}"
+    return found

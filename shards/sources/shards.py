@@ -5,14 +5,17 @@ img2dataset, DataComp and CC12M folders, or any WebDataset tars: nothing is fetc
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from .. import row_table, storage
 from ..shard import Shard
-from .base import SOURCES, Ingested, IngestOptions, Progress, Source
-from .files import find, identity
+from .base import SOURCES, Ingested, IngestOptions, Slot, Source, labelled
+from .files import find, identity, keys
+
+if TYPE_CHECKING:
+    from ..ingest import Copies
 
 
 @SOURCES.register
@@ -29,30 +32,28 @@ class ShardsSource(Source):
         return identity(path for pair in pairs for path in pair if path is not None)
 
     def parts(self, prepared: str | None, samples_per_shard: int) -> list[dict[str, Any]]:
-        """One part per tar, ``{"tar", "table"}``; they keep the size they have.
+        """One part per tar, ``{"key", "tar", "table"}``; they keep the size they have.
 
         Raises:
             ConfigError: nothing is at `path`, or no tar.
         """
         parts = []
-        for tar in find(self.path, (".tar",)):
+        tars = find(self.path, (".tar",))
+        known = keys(tars)
+        for tar in tars:
             table = tar.removesuffix(".tar") + ".parquet"
-            parts.append({"tar": tar, "table": table if storage.exists(table) else None})
+            there = storage.exists(table)
+            key = f"{tar}:{known[tar]}" + (f":{storage.identity(table)}" if there else "")
+            parts.append({"key": key, "tar": tar, "table": table if there else None})
         return parts
 
     def ingest(
-        self,
-        part: dict[str, Any],
-        name: str,
-        out: str,
-        options: IngestOptions,
-        connect_to: dict[str, str],
-        progress: Progress | None = None,
+        self, part: dict[str, Any], slot: Slot, options: IngestOptions, copies: Copies | None = None
     ) -> Ingested:
         """Write the row table of one tar. What was torn is told in ``stats["torn"]``."""
         from ..existing import read_existing
 
-        table, stats = read_existing(part["tar"], part["table"], progress)
-        shard = Shard(name, part["tar"], storage.join(out, f"{name}.parquet"))
-        row_table.write(shard.table, table)
+        table, stats = read_existing(part["tar"], part["table"], slot.progress)
+        shard = Shard(slot.name, part["tar"], storage.join(slot.out, f"{slot.name}.parquet"))
+        row_table.write(shard.table, labelled(table, slot))
         return Ingested(shard, stats)

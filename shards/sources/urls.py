@@ -12,8 +12,8 @@ from ...errors import ConfigError, DataError
 from ...registry import nearest
 from .. import row_table, url_table
 from ..uid import canonical, stable_uid
-from .base import SOURCES, Ingested, IngestOptions, Progress, Source
-from .files import find, identity
+from .base import SOURCES, Source
+from .files import find, identity, keys
 
 
 @SOURCES.register
@@ -24,6 +24,7 @@ class UrlsSource(Source):
     """
 
     version: ClassVar[int] = 1
+    fetches: ClassVar[bool] = True
     type: Literal["urls"] = "urls"
     path: str = Field(description="File, folder or glob pattern; any fsspec URL.")
     url: str = Field(default="url", description="Column with the image URLs.")
@@ -40,7 +41,7 @@ class UrlsSource(Source):
         return identity(self._files())
 
     def parts(self, prepared: str | None, samples_per_shard: int) -> list[dict[str, Any]]:
-        """Row ranges of the files: ``{"path", "start", "stop"}``.
+        """Row ranges of the files: ``{"key", "path", "start", "stop"}``.
 
         Raises:
             ConfigError: no such file, or a column is missing or has a reserved name.
@@ -48,33 +49,20 @@ class UrlsSource(Source):
         """
         parts = []
         files = self._files()
+        known = keys(files)
         for path in files:
             rows, names = url_table.count(path)
             if rows:
                 self._check_columns(path, names)
             for start in range(0, rows, samples_per_shard):
-                parts.append({"path": path, "start": start, "stop": min(start + samples_per_shard, rows)})
+                stop = min(start + samples_per_shard, rows)
+                parts.append({"key": f"{known[path]}:{start}-{stop}", "path": path, "start": start, "stop": stop})
         if not parts:
             raise DataError(f"the pool is empty: no rows in the {len(files)} file(s) of {self.path}")
         return parts
 
-    def ingest(
-        self,
-        part: dict[str, Any],
-        name: str,
-        out: str,
-        options: IngestOptions,
-        connect_to: dict[str, str],
-        progress: Progress | None = None,
-    ) -> Ingested:
-        """Fetch the images of a row range and write them as a shard."""
-        from ..ingest import ingest_rows
-
-        rows = self.rows(part)
-        return ingest_rows(rows, int(name), name, out, options, connect_to, progress)
-
     def rows(self, part: dict[str, Any]) -> pa.Table:
-        """A part's rows as ingest wants them: ``uid``, ``url``, ``caption`` and the extra columns."""
+        """The rows of a range of a file, with ids where it has none."""
         path = part["path"]
         text = [c for c in (self.url, self.caption, self.uid) if c is not None]
         table = url_table.read(path, part["start"], part["stop"], text)

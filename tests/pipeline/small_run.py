@@ -76,7 +76,8 @@ def outputs(workdir: Path) -> dict[str, str]:
     """Digest of every finished output file that may not vary, by its path below the artifacts."""
     found = {}
     for artifact in sorted((workdir / "artifacts").iterdir()):
-        assert (artifact / "artifact.json").exists(), f"{artifact.name} is not finished"
+        done = (artifact / "artifact.json").exists() or list(artifact.glob("receipts/*.json"))
+        assert done, f"{artifact.name} is not finished"
         for path in sorted((artifact / "data").rglob("*")):
             relative = path.relative_to(workdir / "artifacts")
             if path.is_file() and not path.name.endswith(VARYING) and not set(VARYING_FOLDERS) & set(relative.parts):

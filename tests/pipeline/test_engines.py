@@ -1,13 +1,17 @@
-"""Both engines run calls alike; a call that kills its worker costs only itself."""
+"""All engines run calls alike; a call that kills its worker costs only itself."""
 
 import os
 import signal
+import sys
 import time
 
+import cloudpickle
 import pytest
 
 from curate.errors import DataError
 from curate.pipeline.calls import Call, InlineEngine
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test module by its name
 
 
 def double(x):
@@ -58,8 +62,22 @@ def ray_engine():
     made.close()
 
 
-@pytest.fixture(params=["inline_engine", "ray_engine"])
+@pytest.fixture(scope="module")
+def process_engine():
+    from curate.pipeline.processes import ProcessEngine
+
+    made = ProcessEngine(workers=2, attempts=3, timeout_s=5, preload=())
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["inline_engine", "process_engine", "ray_engine"])
 def engine(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["process_engine", "ray_engine"])
+def engine_with_workers(request):
     return request.getfixturevalue(request.param)
 
 
@@ -77,8 +95,8 @@ def test_calls_run_on_one_thread(engine):
     assert engine.submit(Call("threads", thread_counts)).result(timeout=60).value == 1
 
 
-def test_a_dead_worker_costs_one_retry(ray_engine, tmp_path):
-    engine = ray_engine
+def test_a_dead_worker_costs_one_retry(engine_with_workers, tmp_path):
+    engine = engine_with_workers
     good = [engine.submit(Call("double", double, (i,))) for i in range(6)]
     outcome = engine.submit(Call("die once", die_once, (str(tmp_path / "m"),))).result(timeout=60)
     assert (outcome.value, outcome.attempts) == ("alive", 2)
@@ -89,8 +107,8 @@ def test_a_dead_worker_costs_one_retry(ray_engine, tmp_path):
     assert [f.result(timeout=60).value for f in good] == [2 * i for i in range(6)]
 
 
-def test_a_hung_call_is_killed_and_tried_again(ray_engine, tmp_path):
-    outcome = ray_engine.submit(Call("hang once", sleep_once, (str(tmp_path / "m"),))).result(timeout=60)
+def test_a_hung_call_is_killed_and_tried_again(engine_with_workers, tmp_path):
+    outcome = engine_with_workers.submit(Call("hang once", sleep_once, (str(tmp_path / "m"),))).result(timeout=60)
     assert (outcome.value, outcome.attempts) == ("awake", 2)
 
 

@@ -16,12 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
+from curate.errors import ConfigError, DataError
 from curate.shards import row_table
 from curate.shards.fetch import FetchOptions
 from curate.shards.image import ImageOptions, decode_rgb
-from curate.shards.ingest import ingest_rows
+from curate.shards.ingest import Copies, ingest_rows, journal_path, settle_rows
+from curate.shards.journal import Journal
 from curate.shards.shard import Shard, succeeded
-from curate.shards.sources.base import Ingested, IngestOptions
+from curate.shards.sources.base import Ingested, IngestOptions, Slot, labelled
 from curate.shards.uid import stable_uid
 
 OPTIONS = IngestOptions(
@@ -68,8 +70,12 @@ def rows(web, respond) -> pa.Table:
     )
 
 
-def run(rows: pa.Table, web: Any, out: str, index: int = 3, options: IngestOptions = OPTIONS) -> Ingested:
-    return ingest_rows(rows, index, f"{index:08d}", out, options, web.hosts("a.example"))
+def slot(web: Any, out: str, number: int = 3, **more: Any) -> Slot:
+    return Slot(number, f"{number:08d}", out, connect_to=web.hosts("a.example"), **more)
+
+
+def run(rows: pa.Table, web: Any, out: str, number: int = 3, options: IngestOptions = OPTIONS, **more: Any) -> Ingested:
+    return ingest_rows(rows, slot(web, out, number, **more), options)
 
 
 STATUS = ["success"] * 5 + ["failed_to_download", "failed_to_resize", "failed_to_resize", "success"]
@@ -161,21 +167,13 @@ def test_a_failure_publishes_nothing(web, rows: pa.Table, tmp_path: Path, monkey
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ingest_rows(rows, 3, "00000003", str(tmp_path), OPTIONS, web.hosts("a.example"), stop)
+        run(rows, web, str(tmp_path), progress=stop)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_counts_rows(web, rows: pa.Table, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    ingest_rows(
-        rows,
-        0,
-        "00000000",
-        str(tmp_path),
-        OPTIONS,
-        web.hosts("a.example"),
-        lambda done, total: calls.append((done, total)),
-    )
+    run(rows, web, str(tmp_path), progress=lambda done, total: calls.append((done, total)))
     assert calls == [(i, 9) for i in range(1, 10)]
 
 
@@ -187,7 +185,7 @@ def test_rows_of_nothing_but_failures_are_still_rows(tmp_path: Path) -> None:
             "caption": pa.nulls(3, pa.string()),
         }
     )
-    done = ingest_rows(rows, 0, "00000000", str(tmp_path), OPTIONS)
+    done = ingest_rows(rows, Slot(0, "00000000", str(tmp_path)), OPTIONS)
     assert done.stats["status"] == {"address_denied": 1, "bad_url": 1, "scheme_denied": 1}
     assert len(done.shard.open().require_whole()) == 0
     assert done.shard.rows() == 3
@@ -200,6 +198,108 @@ def test_members_are_named_for_their_format(web, respond, encode: Any, tmp_path:
     options = OPTIONS.model_copy(update={"image": ImageOptions(encode=encode)})
     tar = run(rows, web, str(tmp_path), options=options).shard.open()
     assert sorted(tar.extensions(tar.keys[0])) == sorted([encode, "json", "txt"])
+
+
+# --- going on after a kill, and images of other shards
+
+
+def settle_some(web: Any, rows: pa.Table, out: Path, scratch: Path, count: int) -> None:
+    """Ingest until `count` rows are settled, then die as a killed worker does: without a word."""
+
+    class Killed(BaseException):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        if done == count:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(rows, web, str(out), scratch=str(scratch), progress=stop)
+
+
+def test_a_killed_shard_goes_on_and_fetches_nothing_twice(web, rows: pa.Table, tmp_path: Path) -> None:
+    whole = run(rows, web, str(tmp_path / "whole"))
+    web.seen.clear()
+    for count in (1, 3, 6):
+        settle_some(web, rows, tmp_path / "out", tmp_path / "scratch", count)
+        with Journal(journal_path(str(tmp_path / "scratch"), 3)) as journal:
+            settled = {rows["url"][row].as_py() for row in range(9) if row in journal}
+        assert len(settled) >= count - 1  # the first URL stands in two rows
+        for url in settled:
+            web.routes.pop("/" + url.rsplit("/", 1)[-1], None)  # whoever asks again gets an error
+    done = run(rows, web, str(tmp_path / "out"), scratch=str(tmp_path / "scratch"))
+    assert done.stats == whole.stats
+    for name in ("00000003.tar", "00000003.parquet"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_failures_of_the_connection_are_asked_again_after_a_kill(web, respond, tmp_path: Path) -> None:
+    web["/1.jpg"] = respond(200, jpeg(1))
+    rows = pa.table(
+        {
+            "uid": ["0" * 32, "1" * 32],
+            "url": ["http://dead.example/0.jpg", "http://a.example/1.jpg"],
+            "caption": ["", ""],
+        }
+    )
+    options = OPTIONS.model_copy(update={"fetch": FetchOptions(retries=0, timeout=5)})
+    nobody = {"dead.example:80": "127.0.0.1:1"}
+    broken = Slot(0, "00000000", str(tmp_path), str(tmp_path / "s"), connect_to=nobody | web.hosts("a.example"))
+
+    def untrustworthy() -> None:
+        raise DataError("the server went away")
+
+    with pytest.raises(DataError):
+        ingest_rows(rows, broken, options, check=untrustworthy)
+    web["/0.jpg"] = respond(200, jpeg(0))
+    web.seen.clear()
+    healed = Slot(0, "00000000", str(tmp_path), str(tmp_path / "s"), connect_to=web.hosts("a.example", "dead.example"))
+    assert ingest_rows(rows, healed, options).stats["successes"] == 2
+    assert web.hits == {"/0.jpg": 1}
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_copies_take_the_image_of_another_shard(web, rows: pa.Table, tmp_path: Path, finished: bool) -> None:
+    scratch = str(tmp_path / "scratch")
+    first = slot(web, str(tmp_path), 1, scratch=scratch)
+    given: dict[str, Any] = {}
+    if finished:
+        given["shards"] = {1: ingest_rows(rows, first, OPTIONS).shard}
+    else:
+        settle_rows(rows, first, OPTIONS)
+        given["journals"] = {1: journal_path(scratch, 1)}
+    web.seen.clear()
+    later = pa.table(
+        {
+            "uid": [stable_uid(f"later {i}") for i in range(3)],
+            "url": [f"http://a.example/{i}.jpg" for i in (2, 6, 4)],
+            "caption": ["two", "six", "four"],
+        }
+    )
+    copies = Copies(np.array([0, 1]), np.array([1, 1]), np.array([2, 6]), **given)
+    done = ingest_rows(later, slot(web, str(tmp_path / "later"), 2), OPTIONS, copies=copies)
+    assert web.hits == {"/4.jpg": 1}
+    table = done.shard.read_table()
+    assert table["error_message"].to_pylist() == [None, "truncated: JPEG data", None]
+    assert table["sha256"].to_pylist()[0] == hashlib.sha256(jpeg(2)).hexdigest()
+    tar = done.shard.open()
+    assert (tar.read("000000020000", "txt"), tar.read("000000020002", "txt")) == (b"two", b"four")
+    assert (decode_rgb(tar.read("000000020000", "jpg") or b"") == decode_rgb(_stored(jpeg(2)))).all()
+
+
+def _stored(body: bytes) -> bytes:
+    from curate.shards.image import process
+
+    return process(body, OPTIONS.image).data
+
+
+def test_the_source_is_kept_where_a_pool_has_several(web, rows: pa.Table, tmp_path: Path) -> None:
+    named = slot(web, str(tmp_path), label="cats")
+    done = ingest_rows(labelled(rows, named), named, OPTIONS)
+    assert done.shard.column_names() == ["uid", "similarity", "boxes", "source", *row_table.OUTCOME]
+    assert set(done.shard.read_table(["source"])["source"].to_pylist()) == {"cats"}
+    with pytest.raises(ConfigError, match="of its own"):
+        labelled(labelled(rows, named), named)
 
 
 # --- keys, messages and JSON
