@@ -5,7 +5,7 @@ Importing a module registers its class; nothing heavy (torch, faiss, fasttext) i
 
 from __future__ import annotations
 
-from . import basic, concept_clusters, exact_dedup, random, semantic_dedup, threshold, top_fraction
+from . import basic, concept_clusters, exact_dedup, random, semantic_dedup, threshold, top_fraction, uids
 from .base import FILTERS, SCORERS
 from .scorers import caption_statistics, clip_similarity, language
 
@@ -17,6 +17,7 @@ MODULES = (
     semantic_dedup,
     concept_clusters,
     random,
+    uids,
     clip_similarity,
     language,
     caption_statistics,

@@ -120,7 +120,9 @@ def report(
 @app.command()
 def reshard(
     subset: Annotated[str, typer.Argument(help="Subset file: .npy of uids, or DataComp's raw form.", metavar="SUBSET")],
-    pool: Annotated[str, typer.Argument(help="Folder of shards: img2dataset, DataComp, any WebDataset.", metavar="POOL")],
+    pool: Annotated[
+        str, typer.Argument(help="Folder of shards: img2dataset, DataComp, any WebDataset.", metavar="POOL")
+    ],
     out: Annotated[str, typer.Argument(help="Folder of the new shards.", metavar="OUT")],
     samples_per_shard: Annotated[int, typer.Option("--samples-per-shard", help="Samples per new shard.")] = 10_000,
     shuffle: Annotated[bool, typer.Option("--shuffle/--no-shuffle", help="Random order, or the pool's.")] = True,

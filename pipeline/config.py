@@ -135,7 +135,11 @@ class ReportConfig(Options):
 class ClusterConfig(Options):
     """Where work runs."""
 
-    address: str = Field("local", description="local | inline (this process) | auto | an address of a Ray cluster.")
+    address: str = Field(
+        "local",
+        description="local (Ray on this machine) | processes (this machine, without Ray) | inline (this "
+        "process) | auto | an address of a Ray cluster.",
+    )
     workers: int = Field(0, ge=0, description="CPU workers; 0 = one per CPU.")
     attempts: int = Field(3, ge=1, description="How often a part is started before it is given up.")
     part_timeout: float = Field(0.0, ge=0, description="Seconds after which a part counts as hung; 0 = never.")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ..filters.base import Decision, Part
 from ..shards import storage
-from ..shards.shard import Shard, succeeded
+from ..shards.shard import Shard, usable
 
 
 def write_decision(folder: str, part: Part, decision: Decision, times: np.ndarray) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def alive(shard: Shard, previous: str | None) -> tuple[np.ndarray, np.ndarray]:
         ``(rows (n,) int64, times (n,) int32)``
     """
     if previous is None:
-        rows = np.flatnonzero(succeeded(shard.read_table(["status"])))
+        rows = np.flatnonzero(usable(shard.read_table(["status"])))
         return rows.astype(np.int64), np.ones(len(rows), np.int32)
     table = read_decision(previous, shard.name)
     keep = table["keep"].to_numpy()

@@ -35,17 +35,20 @@ from .gpus import GpuShares, visible_gpus
 from .worker_process import WorkerHost, WorkerLost, WorkerProcess
 
 PRELOAD = (
+    "PIL.Image",
+    "cykooz_resizer",
     "numpy",
     "pyarrow.parquet",
     "pycurl",
     "simplejpeg",
-    "cykooz_resizer",
-    "PIL.Image",
     "threadpoolctl",
     "curate.pipeline.part",
-    "curate.shards.ingest",
+    "curate.pipeline.stages.pool",
+    "curate.shards.pixels",
+    "curate.shards.raster",
+    "curate.shards.transfer",
 )
-"""What every part of an ingest imports; torch and the like are left to the calls that need them."""
+"""What the parts of an ingest import; torch and the like are left to the calls that need them."""
 MEMORY_SHARE = 0.8  # of the machine's memory, that all workers together may keep between calls
 CLOSE_S = 5.0
 
@@ -115,7 +118,9 @@ class ProcessEngine:
         refused = None
         if call.resources.gpus and self._gpus is None:
             try:
-                self._gpus = GpuShares(visible_gpus())
+                names = visible_gpus()
+                with self._lock:
+                    self._gpus = self._gpus or GpuShares(names)
             except CurateError as error:
                 job.future.set_result(Outcome(error=CurateError(f"{call.label}: {error}")))
                 return job.future

@@ -41,7 +41,7 @@ def note_retry(plan: Plan, artifacts: str, codes: list[str]) -> int:
     stages = [s for s in pool.inputs.values() if isinstance(s, IngestStage)]
     if not all(s.artifact(artifacts).is_done() for s in stages):
         raise CurateError("--retry: the pool is not ingested yet; run the same command without --retry first")
-    web = [s for s in stages if s.source.fetches]
+    web = [s for s in stages if s.source.fetches()]
     if not web:
         raise CurateError("--retry: no source of this pool fetches from the web")
     rows = 0

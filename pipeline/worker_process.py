@@ -52,6 +52,9 @@ class WorkerHost:
 
     Args:
         preload: modules that it imports, once for all workers; none that starts threads or keeps open files.
+
+    Raises:
+        CurateError: it cannot be started.
     """
 
     def __init__(self, preload: Sequence[str]) -> None:
@@ -59,9 +62,11 @@ class WorkerHost:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
-        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the host)
-        with self._lock:
+        try:
+            self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the host)
             self._start()
+        except OSError as error:
+            raise CurateError(f"worker processes cannot be started: {error}") from error
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair()

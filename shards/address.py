@@ -11,6 +11,7 @@ Sources: RFC 3986 and 3987 (URI, IRI), the WHATWG URL standard (IPv4 forms), IAN
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -117,6 +118,7 @@ class Target:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@functools.lru_cache(maxsize=8192)  # a pool's hosts come again and again, and it takes 10 microseconds
 def is_public(address: Address | str, private: bool = False) -> bool:
     """Whether `address` is a global unicast address; with `private`, also loopback and private ranges.
 
@@ -262,6 +264,7 @@ def _split_port(hostport: str, default: int) -> tuple[str, int]:
     return host, int(port)
 
 
+@functools.lru_cache(maxsize=8192)
 def _canonical_host(host: str) -> tuple[str, Address | None]:
     """ASCII host and, when it is an address in any spelling, that address."""
     if host.startswith("["):

@@ -1,92 +1,119 @@
 """One attempt at one URL, redirects included: vet the address, send, look at the answer, follow, vet again.
 
 `Attempt.steps` is a generator, so the rules stand in one straight line while hundreds of attempts are in flight: it
-yields what it waits for (a `Request`, or a `Target` whose name is to be resolved) and is sent what came of it.
+yields what it waits for (a `Target` whose name is to be resolved, a `RobotsOf` a site, a `Request`) and is sent what
+came of it.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .address import Target, UrlError, check_url, is_local_name, is_public
-from .optout import refusal
+from .body import Body
+from .coding import CodingError, codings
+from .fetch_options import ROBOT, FetchOptions
+from .optout import refusal, reserved
 from .request import Answer, Headers, Request, Verdict
 from .resolver import Resolved
+from .robots import Robots
 
-if TYPE_CHECKING:
-    from .fetch import FetchOptions
-
-ROBOT = "curate"  # the name under which X-Robots-Tag may address us
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HEALING = frozenset({"timeout", "refused", "incomplete_read", "http_408", "http_425", "http_429"})
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one attempt ended; `heals`: another one may go better; `wait`: what the server asked for, in seconds."""
+    """How one attempt ended.
+
+    Attributes:
+        error: None, or one of the codes that `Fetched` lists.
+        body: the bytes as they were sent, after `codings`; None after an error.
+        heals: another attempt may go better.
+        wait: seconds that the server asked for.
+    """
 
     error: str | None = None
     detail: str = ""
-    body: bytes | None = None
+    body: Body | None = None
+    codings: tuple[str, ...] = ()
     heals: bool = False
     wait: float = 0.0
 
 
+@dataclass(frozen=True)
+class RobotsOf:
+    """Asks for robots.txt of the site that `target` belongs to; answered with `Robots`, or an `Outcome` without any."""
+
+    target: Target
+
+
 class Attempt:
-    """One attempt at `target`, given up at `deadline` (seconds of the monotonic clock).
+    """One attempt at `target`.
+
+    Args:
+        whole: whether a body longer than ``max_bytes`` is an error; otherwise its start is enough.
 
     Attributes:
         requests: HTTP requests made so far.
         final_url: where the redirects have led, in canonical form.
     """
 
-    def __init__(self, target: Target, options: FetchOptions, connect_to: Mapping[str, str], deadline: float) -> None:
+    def __init__(
+        self, target: Target, options: FetchOptions, connect_to: Mapping[str, str], whole: bool = True
+    ) -> None:
         self.target = target
         self.options = options
         self.connect_to = connect_to
-        self.deadline = deadline
+        self.whole = whole
         self.requests = 0
         self.final_url = target.url
 
-    def steps(self) -> Generator[Request | Target, Any, Outcome]:
-        """Yields a `Request` and is sent its `Answer`, or a `Target` to resolve and is sent a `Resolved`."""
-        target = self.target
-        for hop in range(self.options.max_redirects + 1):
+    def steps(self) -> Generator[Target | RobotsOf | Request, Any, Outcome]:
+        """Yields a `Target` and is sent a `Resolved`; a `RobotsOf`: see there; a `Request`: its `Answer`."""
+        options, target = self.options, self.target
+        robots_txt = "robots.txt" in options.respect
+        for hop in range(options.max_redirects + 1):
             self.final_url = target.url
             addresses: tuple[str, ...] = ()
-            connect_to = self.connect_to.get(target.authority)
-            if connect_to is None and target.address is None and not self._is_local(target):
-                resolved: Resolved = yield target
-                if resolved.error:
-                    return Outcome("dns", resolved.error, heals=resolved.heals)
-                addresses = resolved.addresses
-            if connect_to is None and not self._may_connect(target, addresses):
-                return Outcome("address_denied", target.host)
-            seconds = self.deadline - time.monotonic()
-            if seconds <= 0:
-                return Outcome("timeout", heals=True)
-            judge = _Judge(self.options)
-            self.requests += 1
-            answer: Answer = yield Request(target, addresses, connect_to, seconds, hop == 0, judge)
+            connect_to = self.connect_to.get(target.authority) if self.connect_to else None
+            if connect_to is None:
+                if target.address is None and not self._is_local(target):
+                    resolved: Resolved = yield target
+                    if resolved.error:
+                        return Outcome("dns", resolved.error, heals=resolved.heals)
+                    addresses = resolved.addresses
+                if not self._may_connect(target, addresses):
+                    return Outcome("address_denied", target.host)
+            if robots_txt:
+                robots: Robots | Outcome = yield RobotsOf(target)
+                if isinstance(robots, Outcome):
+                    return robots
+                if not robots.allows(path_of(target)):
+                    return Outcome("opted_out", "robots.txt")
+            judge = _Judge(options, self.whole)
+            request = Request(target, addresses, connect_to, hop == 0, judge, options.max_bytes, self.whole)
+            answer: Answer = yield request
+            if answer.stale:
+                answer = yield replace(request, anew=True)
             if answer.error or judge.refused:
                 error, detail = judge.refused or (answer.error, answer.detail)
                 return Outcome(error, detail, heals=error in _HEALING)
             location = answer.header("location")
             if answer.status not in _REDIRECTS or not location:
-                return _judged(answer)
+                return _judged(answer, judge.codings)
             try:
                 target = check_url(location, target)
             except UrlError as error:
                 return Outcome(error.code, f"redirect: {error.detail}")
-        return Outcome("too_many_redirects", f"more than {self.options.max_redirects}")
+        return Outcome("too_many_redirects", f"more than {options.max_redirects}")
 
     def _is_local(self, target: Target) -> bool:
-        return is_local_name(target.host) and not self.options.allow_private
+        return not self.options.allow_private and is_local_name(target.host)
 
     def _may_connect(self, target: Target, addresses: tuple[str, ...]) -> bool:
         """Whether every address passes; a name with one private address among public ones is an attack or a mistake."""
@@ -96,21 +123,36 @@ class Attempt:
         return all(is_public(address, self.options.allow_private) for address in vetted)
 
 
+def path_of(target: Target) -> str:
+    """Path and query of a canonical URL."""
+    return "/" + target.url.split("/", 3)[3]
+
+
 class _Judge:
     """Decides from status and headers what to do with a body, and remembers why it was refused."""
 
-    def __init__(self, options: FetchOptions) -> None:
+    def __init__(self, options: FetchOptions, whole: bool) -> None:
         self._options = options
+        self._whole = whole
         self.refused: tuple[str, str] | None = None
+        self.codings: tuple[str, ...] = ()
 
     def __call__(self, status: int, headers: Headers) -> Verdict:
-        self.refused = self._opted_out(headers)
-        if self.refused:
-            return "stop"
+        if headers:
+            self.refused = self._opted_out(headers)
+            if self.refused:
+                return "stop"
         if status not in (200, 203):
             return "skip"
+        coding = ",".join(value for name, value in headers if name == "content-encoding")
+        if coding:
+            try:
+                self.codings = tuple(codings(coding))
+            except CodingError as error:
+                self.refused = error.code, error.detail
+                return "stop"
         declared = max((_number(value) for name, value in headers if name == "content-length"), default=0)
-        if declared > self._options.max_bytes:
+        if declared > self._options.max_bytes and self._whole:
             self.refused = "too_large", f"more than {self._options.max_bytes} bytes"
             return "stop"
         return "read"
@@ -118,23 +160,24 @@ class _Judge:
     def _opted_out(self, headers: Headers) -> tuple[str, str] | None:
         respect = self._options.respect
         if "x-robots-tag" in respect:
-            directive = refusal([value for name, value in headers if name == "x-robots-tag"], ROBOT)
+            values = [value for name, value in headers if name == "x-robots-tag"]
+            directive = refusal(values, ROBOT) if values else None
             if directive:
                 return "opted_out", directive
-        if "tdm-reservation" in respect and ("tdm-reservation", "1") in headers:
+        if "tdm-reservation" in respect and reserved([value for name, value in headers if name == "tdm-reservation"]):
             return "opted_out", "tdm-reservation"
         return None
 
 
-def _judged(answer: Answer) -> Outcome:
+def _judged(answer: Answer, coded: tuple[str, ...]) -> Outcome:
     """The outcome of a complete response that is not a redirect."""
-    if answer.status == 204 or (answer.body is not None and not answer.body):
+    if answer.status == 204 or (answer.body is not None and not answer.body.size):
         return Outcome("empty")
     if answer.body is not None:
-        return Outcome(body=answer.body)
+        return Outcome(body=answer.body, codings=coded)
     code = f"http_{answer.status}"
     heals = code in _HEALING or 500 <= answer.status <= 599
-    return Outcome(code, heals=heals, wait=_retry_after(answer.header("retry-after")) if heals else 0.0)
+    return Outcome(code, heals=heals, wait=retry_after(answer.header("retry-after")) if heals else 0.0)
 
 
 def _number(value: str) -> int:
@@ -143,7 +186,7 @@ def _number(value: str) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() else 0
 
 
-def _retry_after(value: str | None) -> float:
+def retry_after(value: str | None) -> float:
     """Seconds that a ``Retry-After`` header (a number or a date) asks for; 0 when there is none or it is unreadable."""
     if not value or _number(value):
         return float(_number(value or ""))

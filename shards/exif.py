@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from PIL.ExifTags import GPSTAGS, TAGS
 
 _MAX_ENTRIES = 256  # per directory
+_MAX_DIRECTORIES = 4
 _MAX_TEXT = 256  # characters per value
 _ORIENTATION = 0x0112
 _DIRECTORIES = {0x8769: ("EXIF", TAGS), 0x8825: ("GPS", GPSTAGS)}
@@ -33,7 +34,7 @@ def read_exif(raw: bytes) -> tuple[int, dict[str, str]]:
     orientation = 1
     pending = [(struct.unpack_from(order + "I", raw, 4)[0], "Image", TAGS)]
     seen: set[int] = set()
-    while pending:
+    while pending and len(seen) < _MAX_DIRECTORIES:
         offset, group, names = pending.pop(0)
         if offset in seen:
             continue

@@ -31,7 +31,9 @@ from .tar import TarReader, TarWriter
 Bodies = Callable[[Sequence[int]], Iterator[Fetched]]
 """``bodies(rows)`` yields one outcome per row number asked for, in any order; ``Fetched.index`` is the row number."""
 
-PASSING = frozenset({"dns", "refused", "timeout", "incomplete_read", "host_down", "bad_response", "tls"})
+PASSING = frozenset(
+    {"dns", "refused", "timeout", "incomplete_read", "host_down", "bad_response", "tls", "robots_unreachable"}
+)
 """Failures of the connection: they may be this machine's, or a killed run's own."""
 
 FACTS = ("width", "height", "original_width", "original_height", "exif", "sha256")
@@ -116,7 +118,7 @@ def _settle(
     left = set(np.asarray(leave, np.int64).tolist())
     boxes = _Boxes(rows, options)
     urls: list[str | None] = rows["url"].to_pylist()
-    if len(journal):
+    if bodies is None and len(journal):
         _repeat(journal, urls, boxes)
     open_rows = [row for row in range(rows.num_rows) if row not in journal and row not in left]
     if bodies is None:
@@ -153,7 +155,7 @@ def _write_shard(journal: Journal, rows: pa.Table, slot: Slot, options: IngestOp
     outcome["url"], outcome["caption"] = rows["url"].to_pylist(), rows["caption"].to_pylist()
     outcome["key"] = [row_table.sample_key(slot.number, row, options.samples_per_shard) for row in range(n)]
     shard = Shard(slot.name, storage.join(slot.out, f"{slot.name}.tar"), storage.join(slot.out, f"{slot.name}.parquet"))
-    size = 0
+    size = animated = 0
     with storage.publishing(shard.tar) as temporary, TarWriter(temporary) as tar:
         for row in range(n):
             settled = journal.read(row)
@@ -168,9 +170,16 @@ def _write_shard(journal: Journal, rows: pa.Table, slot: Slot, options: IngestOp
                 members = {"json": row_table.sample_json(fields), "txt": caption.encode()}
                 tar.write(outcome["key"][row], {settled.extension: settled.data, **members})
                 size += len(settled.data)
+                animated += settled.frames > 1
     row_table.write(shard.table, row_table.build(extra, outcome))
     counts = Counter(row_table.reason(text) for text in outcome["error_message"])
-    stats = {"rows": n, "successes": counts[SUCCESS], "bytes": size, "status": dict(sorted(counts.items()))}
+    stats = {
+        "rows": n,
+        "successes": counts[SUCCESS],
+        "bytes": size,
+        "animated": animated,
+        "status": dict(sorted(counts.items())),
+    }
     _write_stats(storage.join(slot.out, f"{slot.name}_stats.json"), stats, outcome["status"], started)
     return Ingested(shard, stats)
 
@@ -229,12 +238,12 @@ class _Settling:
 
     def _process(self, body: bytes, boxes: list[Any] | None) -> Settled:
         try:
-            image = process(body, self._options, boxes) if boxes else process(body, self._options)
+            image = process(body, self._options, boxes)
         except ImageError as error:
             return Settled(FAILED_TO_RESIZE, row_table.message(error.code, error.detail))
         facts = (image.width, image.height, image.original_width, image.original_height, image.exif)
-        extension = getattr(image, "extension", "") or self._options.encode
-        return Settled(SUCCESS, None, (*facts, hashlib.sha256(body).hexdigest()), extension, image.data)
+        sha256 = hashlib.sha256(body).hexdigest()
+        return Settled(SUCCESS, None, (*facts, sha256), image.extension, image.data, frames=image.frames)
 
 
 def _copy(journal: Journal, copies: Copies) -> None:

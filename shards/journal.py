@@ -38,6 +38,7 @@ class Settled:
         extension: of the stored image; empty without one.
         data: the stored image's bytes, or empty.
         passing: a failure of the connection, which another try may heal.
+        frames: pictures in the original, of which the first is stored.
     """
 
     status: str
@@ -46,6 +47,7 @@ class Settled:
     extension: str = ""
     data: bytes = b""
     passing: bool = False
+    frames: int = 1
 
 
 class Journal:
@@ -70,8 +72,8 @@ class Journal:
 
     def append(self, row: int, settled: Settled) -> None:
         """Record a row's outcome; it survives the death of this process from here on."""
-        facts = json.dumps([settled.passing, settled.status, settled.message, settled.extension, *settled.facts])
-        self._at[row] = self._append(row, facts.encode(), settled.data)
+        told = [settled.passing, settled.status, settled.message, settled.extension, settled.frames, *settled.facts]
+        self._at[row] = self._append(row, json.dumps(told).encode(), settled.data)
 
     def seal(self) -> None:
         """Declare that all rows are settled, and their failures final."""
@@ -96,8 +98,8 @@ class Journal:
         """The outcome of a settled row."""
         offset, facts_length, data_length = self._at[row]
         record = os.pread(self._file, facts_length + data_length, offset)
-        passing, status, message, extension, *facts = json.loads(record[:facts_length])
-        return Settled(status, message, tuple(facts), extension, record[facts_length:], passing)  # type: ignore[arg-type]
+        passing, status, message, extension, frames, *facts = json.loads(record[:facts_length])
+        return Settled(status, message, tuple(facts), extension, record[facts_length:], passing, frames)  # type: ignore[arg-type]
 
     def close(self) -> None:
         os.close(self._file)

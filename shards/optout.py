@@ -4,7 +4,8 @@
 leading ``name:`` limits what follows to that robot; some directives carry a value that itself may hold colons and
 commas (``unavailable_after: Wed, 25 Jun 2025 15:00:00 GMT``). ``noai``, ``noimageai`` and ``noml`` are the
 directives sites use against machine learning; ``noindex``, ``noimageindex`` and ``none`` count as well.
-``tdm-reservation: 1`` is the W3C community group's TDM Reservation Protocol.
+``tdm-reservation: 1`` is the W3C community group's TDM Reservation Protocol; ``tdm-policy``, which says where a licence
+may be had, changes nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+MOST_DATES = 16  # ``unavailable_after`` directives that are read in one response; reading a date is slow
+
 OPT_OUT = frozenset({"noai", "noimageai", "noml", "noindex", "noimageindex", "none"})
 _VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+_SEPARATOR = re.compile("[,;]")
 _ROBOT = re.compile(r"\*|[a-z_][a-z0-9_.-]*")
 
 
@@ -25,28 +29,37 @@ def refusal(values: Sequence[str], robot: str, now: datetime | None = None) -> s
     `robot` is our product name in lower case. A directive for another robot does not count; one for ``*`` does.
     ``unavailable_after`` counts once its date (RFC 822, 850 or ISO 8601) has passed at `now` (default: the clock).
     """
+    dates = 0
     for value in values:
         ours = True  # until a robot's name says otherwise; a name holds up to the end of its header
-        pieces = [piece.strip() for piece in value.lower().split(",")]
+        pieces = [piece.strip() for piece in _SEPARATOR.split(value.lower())]
         for i, piece in enumerate(pieces):
             name, colon, argument = piece.partition(":")
             name = name.strip()
-            if colon and name not in _VALUED and _ROBOT.fullmatch(name):
+            if colon and name not in _VALUED and name not in OPT_OUT and _ROBOT.fullmatch(name):
                 ours = name in (robot, "*")
                 name, colon, argument = argument.strip().partition(":")
                 name = name.strip()
             if not ours:
                 continue
-            if name in OPT_OUT:
-                return name
-            if name == "unavailable_after" and colon and _passed(argument, pieces[i + 1 :], now):
-                return name
+            for word in name.split():  # a list without its commas is a list all the same
+                if word in OPT_OUT:
+                    return word
+            if name == "unavailable_after" and colon and dates < MOST_DATES:
+                dates += 1
+                if _passed(argument, pieces[i + 1 : i + 2], now):
+                    return name
     return None
+
+
+def reserved(values: Sequence[str]) -> bool:
+    """Whether ``tdm-reservation`` header `values` reserve the rights: one of them is 1."""
+    return any(piece.strip(' \t"') == "1" for value in values for piece in value.split(","))
 
 
 def _passed(argument: str, following: Sequence[str], now: datetime | None) -> bool:
     """Whether the date has passed; a date with a comma arrives in two pieces. An unreadable date has not."""
-    for text in (argument, ", ".join([argument, *following[:1]])):
+    for text in (argument, ", ".join([argument, *following])):
         date = _date(text.strip())
         if date is not None:
             return date <= (now or datetime.now(UTC))

@@ -12,7 +12,8 @@ Layout: DataComp's resharder (``{:08d}.tar``, ``{uid}-{j}.{ext}``) and open_clip
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +24,11 @@ from . import storage
 from .shard import Shard, succeeded
 from .tar import TarWriter
 
-Kept = Callable[[int], tuple[np.ndarray, np.ndarray]]
-"""``kept(i) -> rows, times``: row numbers of input shard `i` that stay, ascending, and how often each is written."""
+Kept = Callable[[int], tuple[np.ndarray, ...]]
+"""``kept(i) -> rows, times``: row numbers of input shard `i` that stay, ascending, and how often each is written.
+
+Optionally ``rows, times, first``: the number j of each row's first copy, where rows of the pool share a uid.
+"""
 
 
 @dataclass(frozen=True)
@@ -148,13 +152,15 @@ class _Wanted:
 
 
 def _resolve(piece: Piece, shard: Shard, count: int, kept: Kept) -> _Wanted:
-    rows, times = kept(piece.shard)
+    rows, times, *first = kept(piece.shard)
     ends = np.cumsum(times)
     given = int(ends[-1]) if len(ends) else 0
     if given != count:
         raise DataError(f"shard {shard.name} gives {given} samples, but the plan was made for {count}; plan again")
     index = np.searchsorted(ends, piece.ordinals, side="right")
     repeats = piece.ordinals - (ends - times)[index]
+    if first:
+        repeats = repeats + first[0][index]
     wanted = np.asarray(rows)[index]
     table = shard.read_table(["uid", "key", "status"])
     if len(wanted) and (wanted.max() >= table.num_rows or wanted.min() < 0):
@@ -171,8 +177,8 @@ def _resolve(piece: Piece, shard: Shard, count: int, kept: Kept) -> _Wanted:
 def write_shard(plan: ReshardPlan, k: int, shards: Sequence[Shard], kept: Kept, out: str) -> pa.Table:
     """Write output shard `k` as ``{k:08d}.tar`` and ``{k:08d}_stats.json`` into folder `out`.
 
-    Input shards are read one after the other; a sample waits in memory only until its turn comes, so memory is
-    bounded by the payload of one output shard.
+    Payloads go from the mapped input shards to the kernel without passing through Python: a sample that waits for its
+    turn is a few numbers and views of a mapping, whatever its size.
 
     Returns:
         One row per sample in the order of the tar: ``uid``, ``repeat`` (its j), ``shard`` (index of the input shard)
@@ -184,7 +190,7 @@ def write_shard(plan: ReshardPlan, k: int, shards: Sequence[Shard], kept: Kept, 
     size = plan.size(k)
     uids: list[str] = [""] * size
     repeats, origins, rows = np.zeros((3, size), np.int64)
-    waiting: dict[int, dict[str, bytes]] = {}
+    waiting: dict[int, dict[str, memoryview]] = {}
     names: set[str] = set()
     written = 0
     with storage.publishing(storage.join(out, f"{plan.name(k)}.tar")) as path, TarWriter(path) as tar:
@@ -195,10 +201,11 @@ def write_shard(plan: ReshardPlan, k: int, shards: Sequence[Shard], kept: Kept, 
             repeats[slots], origins[slots], rows[slots] = wanted.repeats, piece.shard, wanted.rows
             reader = shard.open()
             for slot, uid, key in zip(slots.tolist(), wanted.uids, wanted.keys, strict=True):
-                if key not in reader:
+                number = reader.number(key)
+                if number is None:
                     raise DataError(f"{shard.tar} has no sample {key} ({uid}); {reader.torn or 'the tar is whole'}")
                 uids[slot] = uid
-                waiting[slot] = {e: data for e in reader.extensions(key) if (data := reader.read(key, e)) is not None}
+                waiting[slot] = reader.views(number)
             while written in waiting:
                 # Rows that share a uid (the pool may repeat one) must not share a name: the later takes the next j.
                 while (name := f"{uids[written]}-{repeats[written]}") in names:
@@ -219,13 +226,29 @@ def write_shard(plan: ReshardPlan, k: int, shards: Sequence[Shard], kept: Kept, 
     )
 
 
-def finish_shards(plan: ReshardPlan, out: str, subset: str | None = None) -> None:
+def unwritten(plan: ReshardPlan, out: str) -> list[int]:
+    """Output shards that are not there yet: the statistics of one are written after its tar, and are the proof."""
+    there = set(storage.list_names(out))
+    done = [{f"{plan.name(k)}.tar", f"{plan.name(k)}_stats.json"} <= there for k in range(len(plan))]
+    return [k for k, is_done in enumerate(done) if not is_done]
+
+
+def finish_shards(
+    plan: ReshardPlan, out: str, subset: str | None = None, facts: Mapping[str, str | int] | None = None
+) -> None:
     """Write what describes all output shards: ``meta.json``, ``sizes.json`` and, given a subset, ``sample_ids.npy``.
 
     Call it once all `write_shard` calls are done; a folder with ``sizes.json`` is complete.
+
+    Args:
+        plan: of the output.
+        out: its folder.
+        subset: subset file that is copied, byte by byte.
+        facts: more fields of ``meta.json``; DataComp's are strings for arguments and integers for counts.
     """
     if subset is not None:
-        storage.write_bytes(storage.join(out, "sample_ids.npy"), storage.read_bytes(subset))
-    facts = {"output_shard_count": len(plan), "output_shard_format": "{:08d}.tar", "output_count": plan.total}
-    storage.write_json(storage.join(out, "meta.json"), facts)
+        with storage.publishing(storage.join(out, "sample_ids.npy")) as path:
+            shutil.copyfile(storage.local(subset), path)
+    shards = {"output_shard_count": len(plan), "output_shard_format": "{:08d}.tar", "output_count": plan.total}
+    storage.write_json(storage.join(out, "meta.json"), {**(facts or {}), **shards})
     storage.write_json(storage.join(out, "sizes.json"), plan.sizes())

@@ -19,6 +19,8 @@ from .tar import TarReader
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 SUCCESS = "success"
+METADATA = "metadata"
+"""Status of a row that is known by its metadata alone: neither fetched nor failed."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,13 @@ class Shard:
         name: its name in every artifact, usually eight digits; also the name of its part.
         tar: path of the tar with the images.
         table: path of the parquet row table.
+        index: path of the tar's index, made when it is first needed; None = the tar is walked whenever it is opened.
     """
 
     name: str
     tar: str
     table: str
+    index: str | None = None
 
     def read_table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Row table, optionally only some columns, in row order."""
@@ -49,7 +53,17 @@ class Shard:
 
     def open(self) -> TarReader:
         """The tar, mapped."""
-        return TarReader(self.tar)
+        if self.index is None:
+            return TarReader(self.tar)
+        from .tar_index import open_indexed
+
+        return open_indexed(self.tar, self.index, self.table)
+
+
+def usable(table: pa.Table) -> np.ndarray:
+    """Mask ``(n,) bool`` of rows that filters decide about: fetched ones, and those known by their metadata alone."""
+    status = table["status"].to_numpy(zero_copy_only=False)
+    return np.asarray((status == SUCCESS) | (status == METADATA))
 
 
 def succeeded(table: pa.Table) -> np.ndarray:

@@ -3,37 +3,36 @@
 `TarWriter` writes the bytes that `tar`, webdataset and img2dataset read: fixed owner, mode and mtime, so the same
 samples always give the same file. `TarReader` maps a shard into memory, walks its headers once and then gives any
 member as a slice: nothing is unpacked, no name from the archive ever becomes a path, and no member is unpickled.
-A truncated or foreign file raises `DataError` with the offset; members before the tear stay readable.
+A truncated or foreign file is told in `TarReader.torn`; members before the tear stay readable.
+
+The price of the speed: payloads go to the kernel in large batches straight from the caller's buffers, so what is handed
+to `TarWriter.write` must not change before `close`.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable
-from typing import BinaryIO
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
 import numpy as np
 
 from ..errors import DataError
 from . import storage
+from .preallocate import preallocate
+from .tar_header import BLOCK, MAX_OCTAL, member_header, plain_end, plain_header
+from .tar_walk import Members, Walk, walk
 
-BLOCK = 512
 _ZEROS = bytes(BLOCK)
-_MAX_EXTENSION = 1 << 16  # bytes of an extension header that is read
-_TAIL = (b"ustar\x0000" + b"bigdata".ljust(32, b"\0") + b"bigdata".ljust(32, b"\0") + b"0000000\x000000000\x00").ljust(
-    255, b"\0"
-)
+_PADS = [_ZEROS[:n] for n in range(BLOCK)]
+_BATCH_PARTS = 900  # buffers per system call
+_MAX_PARTS = 1024  # that the kernel takes
+_BATCH_BYTES = 8 << 20
+_RESERVE = 64 << 20  # bytes of disk that are reserved at a time
 
-
-def _header(name: str, size: int) -> bytes:
-    encoded = name.encode()
-    if len(encoded) > 100:
-        raise ValueError(f"member name of {len(encoded)} bytes; USTAR holds 100: {name!r}")
-    head = b"%s0000444\x000000000\x000000000\x00%011o\x0000000000000\x00" % (encoded.ljust(100, b"\0"), size)
-    body = b"0" + bytes(100) + _TAIL
-    checksum = sum(head) + sum(body) + 8 * 32
-    return b"%s%06o\x00 %s" % (head, checksum, body)
+Payload = bytes | memoryview
 
 
 class TarWriter:
@@ -44,22 +43,92 @@ class TarWriter:
     """
 
     def __init__(self, path: str) -> None:
-        self._file: BinaryIO = open(path, "wb", buffering=1 << 20)  # noqa: SIM115
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o666)
+        self._open = True
+        self._parts: list[Payload] = []
+        self._waiting = 0  # bytes in `_parts`
+        self._pad = b""  # zeros that the last member still needs
+        self._written = self._reserved = 0
+        self._ends: dict[tuple[str, int], bytes] = {}
 
-    def write(self, key: str, members: dict[str, bytes]) -> None:
-        """Write one sample; its members are adjacent and sorted by extension."""
-        write = self._file.write
+    def write(self, key: str, members: Mapping[str, Payload]) -> None:
+        """Write one sample; its members are adjacent and sorted by extension.
+
+        Args:
+            key: sample key, folders before a slash; readers cut a member's name at the base name's first dot.
+            members: extension without its dot -> payload.
+
+        Raises:
+            ValueError: a reader could not give the key back (empty, or with a NUL, or a dot in its base name).
+        """
+        name = key.encode()
+        length = len(name)
+        base = key.rpartition("/")[2] if "/" in key else key
+        if not base or "." in base or "\0" in key:
+            raise ValueError(f"sample key {key!r}: its base name must not be empty or hold a dot or NUL")
+        parts, ends, waiting, pad = self._parts, self._ends, self._waiting, self._pad
         for extension in sorted(members):
             data = members[extension]
-            write(_header(f"{key}.{extension}", len(data)))
-            write(data)
-            write(_ZEROS[: -len(data) % BLOCK])
+            size = len(data)
+            end = ends.get((extension, length))
+            if end is None:
+                end = self._end(extension, length)
+            if end and size < MAX_OCTAL:
+                header = plain_header(pad, name, end, size)  # the padding of the member before goes with it
+            else:
+                header = pad + member_header(name + b"." + extension.encode(), size)
+            parts += (header, data)
+            waiting += len(header) + size
+            pad = _PADS[-size % BLOCK]
+        self._waiting, self._pad = waiting, pad
+        if len(parts) > _BATCH_PARTS or waiting > _BATCH_BYTES:
+            self._flush()
+
+    def _end(self, extension: str, length: int) -> bytes:
+        """The header between a key of `length` bytes and the size; empty when the name does not fit in it."""
+        suffix = b"." + extension.encode()
+        if b"\0" in suffix or b"/" in suffix:
+            raise ValueError(f"extension {extension!r} must not hold a slash or NUL")
+        room = 100 - length - len(suffix)
+        end = plain_end(suffix + bytes(room)) if room >= 0 else b""
+        self._ends[extension, length] = end
+        return end
+
+    def _flush(self) -> None:
+        if self._written + self._waiting > self._reserved and self._waiting > _RESERVE >> 6:
+            self._reserved = self._written + self._waiting + _RESERVE
+            preallocate(self._file, self._written, self._reserved - self._written)
+        parts, self._parts = self._parts, []
+        left, self._waiting = self._waiting, 0
+        while parts:
+            batch, parts = parts[:_MAX_PARTS], parts[_MAX_PARTS:]
+            done = os.writev(self._file, batch)
+            self._written += done
+            left -= done
+            if left == 0:
+                break
+            for place, part in enumerate(batch):  # the kernel may take less than it was given
+                if done < len(part):
+                    parts = [memoryview(part)[done:], *batch[place + 1 :], *parts]
+                    break
+                done -= len(part)
 
     def close(self) -> None:
         """Write the two closing blocks."""
-        if not self._file.closed:
-            self._file.write(_ZEROS * 2)
-            self._file.close()
+        if self._open:
+            try:
+                self._parts.append(self._pad + _ZEROS * 2)
+                self._waiting += len(self._pad) + 2 * BLOCK
+                self._flush()
+            finally:
+                self._release()
+
+    def _release(self) -> None:
+        self._open = False
+        try:
+            os.ftruncate(self._file, self._written)  # gives reserved space back
+        finally:
+            os.close(self._file)
 
     def __enter__(self) -> TarWriter:
         return self
@@ -67,96 +136,98 @@ class TarWriter:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.close()
-        else:
-            self._file.close()
+        elif self._open:
+            self._parts = []
+            self._release()
 
 
 class TarReader:
     """Random access to the members of one shard by sample key and extension.
 
     Attributes:
-        keys: sample keys in file order: folder and base name up to its first dot, as webdataset reads them.
-        torn: None, or what is wrong at the end of the file (everything before it is readable).
+        path: of the tar.
+        members: where every member lies, as columns.
+        torn: None, or what is wrong with the file (everything before it is readable).
+        passed_over: members that are not used, by reason; see `tar_walk.Walk`.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        with open(storage.local(path), "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            self._map: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-        self.torn: str | None = None
-        self._members: dict[str, dict[str, tuple[int, int]]] = {}
-        self._walk(size)
+        self._map = mapped(path)
+        self._found(walk(self._map))
+
+    def _found(self, found: Walk) -> None:
+        self.members: Members = found.members
+        self.torn: str | None = found.torn
+        self.passed_over: Counter[str] = found.passed_over
 
     @property
     def keys(self) -> list[str]:
-        return list(self._members)
+        """Sample keys in file order: folder and base name up to its first dot, as webdataset reads them."""
+        return list(self.members.keys)
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self.members)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._members
+        return self.number(key) is not None
+
+    def number(self, key: str) -> int | None:
+        """Place of a sample in file order, or None."""
+        return self.members.number.get(key)
 
     def extensions(self, key: str) -> Iterable[str]:
         """Extensions of the sample's members, lower-case."""
-        return self._members[key].keys()
+        number = self.number(key)
+        if number is None:
+            raise KeyError(key)
+        return self.places(number).keys()
 
     def read(self, key: str, *extensions: str) -> bytes | None:
         """Bytes of the first of `extensions` that the sample has, or None."""
-        members = self._members.get(key, {})
+        number = self.number(key)
+        return None if number is None else self.read_at(number, *extensions)
+
+    def read_at(self, number: int, *extensions: str) -> bytes | None:
+        """As `read`, for the sample at a place in file order."""
+        places = self.places(number)
         for extension in extensions:
-            if extension in members:
-                offset, size = members[extension]
-                return bytes(self._map[offset : offset + size])
+            if extension in places:
+                offset, size = places[extension]
+                return self._map[offset : offset + size]
         return None
+
+    def places(self, number: int) -> dict[str, tuple[int, int]]:
+        """``extension -> (offset, size)`` in bytes of the members of the sample at a place in file order."""
+        m = self.members
+        here = slice(m.first[number], m.first[number + 1])
+        places = zip(m.kind[here].tolist(), m.offset[here].tolist(), m.size[here].tolist(), strict=True)
+        return {m.extensions[kind]: (offset, size) for kind, offset, size in places}
+
+    def views(self, number: int) -> dict[str, memoryview]:
+        """``extension -> payload`` of the sample at a place in file order, as views of the mapped file: no copy."""
+        whole = memoryview(self._map)
+        return {extension: whole[at : at + size] for extension, (at, size) in self.places(number).items()}
+
+    def samples(self) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """``(key, {extension: bytes})`` of every sample, in file order."""
+        m = self.members
+        slices = map(slice, m.offset.tolist(), (m.offset + m.size).tolist())
+        payloads = map(self._map.__getitem__, slices)
+        kinds = map(m.extensions.__getitem__, m.kind.tolist())
+        named = zip(kinds, payloads, strict=True)
+        for key, count in zip(m.keys, np.diff(m.first).tolist(), strict=True):
+            yield key, dict(islice(named, count))
 
     def spans(self, *extensions: str) -> dict[str, tuple[int, int]]:
         """``key -> (offset, size)`` in bytes of the first of `extensions` that each sample has."""
-        found = {}
-        for key, members in self._members.items():
-            for extension in extensions:
-                if extension in members:
-                    found[key] = members[extension]
-                    break
-        return found
+        offset, size = self.members.located(*extensions)
+        places = zip(self.members.keys, offset.tolist(), size.tolist(), strict=True)
+        return {key: (start, length) for key, start, length in places if start >= 0}
 
     def view(self) -> np.ndarray:
         """The whole file as read-only uint8, for slicing by `spans`."""
         return np.frombuffer(self._map, np.uint8)
-
-    def _walk(self, size: int) -> None:
-        offset, data = 0, self._map
-        long_name: str | None = None  # of the next member, from an extension header before it
-        while offset + BLOCK <= size:
-            header = data[offset : offset + BLOCK]
-            if header[0] == 0:  # end of archive
-                if header == _ZEROS:
-                    return
-                self.torn = f"bad header at byte {offset}"
-                return
-            length = _size(header)
-            if length is None or header[257:262] != b"ustar":
-                self.torn = f"bad header at byte {offset}"
-                return
-            start = offset + BLOCK
-            if start + length > size:
-                self.torn = f"truncated at byte {offset} ({start + length - size} bytes missing)"
-                return
-            kind = header[156:157]
-            if kind in (b"0", b"\0"):  # regular files; links, folders and others are passed over
-                name = long_name or _name(header)
-                folder, _, base = name.removeprefix("./").rpartition("/")
-                stem, dot, extension = base.partition(".")
-                if dot and stem:
-                    key = f"{folder}/{stem}" if folder else stem
-                    self._members.setdefault(key, {}).setdefault(extension.lower(), (start, length))
-            if kind in (b"x", b"L") and length <= _MAX_EXTENSION:
-                long_name = _long_name(kind, data[start : start + length])
-            elif kind != b"g":
-                long_name = None
-            offset = start + length + (-length % BLOCK)
-        self.torn = f"no end-of-archive mark in {size} bytes"
 
     def require_whole(self) -> TarReader:
         """Return self, or raise `DataError` naming the file and the tear."""
@@ -165,34 +236,8 @@ class TarReader:
         return self
 
 
-def _size(header: bytes) -> int | None:
-    """Member size in bytes, or None when the field is neither octal digits nor GNU's base 256."""
-    if header[124] == 0x80:
-        return int.from_bytes(header[125:136], "big")
-    digits = header[124:136].strip(b" \0")
-    try:
-        return int(digits, 8) if digits else None
-    except ValueError:
-        return None
-
-
-def _name(header: bytes) -> str:
-    name = header[:100].split(b"\0", 1)[0]
-    if header[345] and header[262] == 0:  # POSIX splits names of more than 100 bytes; GNU uses these bytes otherwise
-        name = header[345:500].split(b"\0", 1)[0] + b"/" + name
-    return name.decode("utf-8", "replace")
-
-
-def _long_name(kind: bytes, data: bytes) -> str | None:
-    """The member name in a GNU (`L`) or POSIX (`x`) extension header, or None."""
-    if kind == b"L":
-        return data.split(b"\0", 1)[0].decode("utf-8", "replace")
-    while data:
-        length = data.split(b" ", 1)[0]
-        if not length.isdigit() or not 0 < int(length[:9]) <= len(data):
-            return None
-        record, data = data[: int(length)], data[int(length) :]
-        name, _, value = record[len(length) + 1 :].partition(b"=")
-        if name == b"path":
-            return value.rstrip(b"\n").decode("utf-8", "replace")
-    return None
+def mapped(path: str) -> mmap.mmap | bytes:
+    """The file, mapped read-only."""
+    with open(storage.local(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""

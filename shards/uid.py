@@ -95,6 +95,79 @@ def read_subset(path: str) -> np.ndarray:
     return raw.view(RECORD)
 
 
+def map_subset(path: str) -> np.ndarray:
+    """As `read_subset`, mapped read-only instead of read: a subset of a billion uids costs no memory."""
+    found = storage.local(path)
+    with open(found, "rb") as file:
+        is_npy = file.read(6) == b"\x93NUMPY"
+        size = file.seek(0, 2)
+    if is_npy:
+        try:
+            array = np.load(found, mmap_mode="r", allow_pickle=False)
+        except ValueError as error:
+            raise DataError(f"{path}: {error}") from error
+        if array.dtype != RECORD or array.ndim != 1:
+            raise DataError(f"{path}: dtype {array.dtype} is not a subset file's ('<u8', '<u8')")
+        return array
+    if size % RECORD.itemsize:
+        raise DataError(f"{path}: neither a .npy file nor raw 16-byte uid records")
+    return np.memmap(found, RECORD, "r") if size else np.empty(0, RECORD)
+
+
+def distinct(subset: np.ndarray, where: str = "subset", block: int = 1 << 22) -> int:
+    """Number of different uids in sorted records, looked through in blocks.
+
+    Raises:
+        DataError: they are not sorted.
+    """
+    count = 0
+    for start in range(0, len(subset), block):
+        part = np.asarray(subset[max(0, start - 1) : start + block])
+        high, low = part["f0"], part["f1"]
+        same = high[1:] == high[:-1]
+        if ((high[1:] < high[:-1]) | (same & (low[1:] < low[:-1]))).any():
+            raise DataError(f"{where}: the uids are not sorted; write it with curate.shards.uid.write_subset")
+        count += int((~(same & (low[1:] == low[:-1]))).sum()) + (start == 0)
+    return count
+
+
+def lookup(subset: np.ndarray, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where uids are in a sorted subset, and how often.
+
+    All are searched side by side, so that a mapped subset of any size is touched in a few places only.
+
+    Args:
+        subset: ``(n,)`` sorted records, mapped or in memory.
+        records: ``(m,)`` records in any order.
+
+    Returns:
+        ``(m,) int64`` place of the first equal record, or where it would be; and ``(m,) int64`` how many equal it.
+    """
+    left = _bisect(subset, records, right=False)
+    count = np.zeros(len(records), np.int64)
+    inside = np.flatnonzero(left < len(subset))
+    at = subset[left[inside]]
+    found = inside[(at["f0"] == records["f0"][inside]) & (at["f1"] == records["f1"][inside])]
+    if len(found):
+        count[found] = _bisect(subset, records[found], right=True) - left[found]
+    return left, count
+
+
+def _bisect(subset: np.ndarray, records: np.ndarray, right: bool) -> np.ndarray:
+    """First place whose record is not less than (`right`: is greater than) each of `records`."""
+    high, low = np.ascontiguousarray(records["f0"]), np.ascontiguousarray(records["f1"])
+    start, stop = np.zeros(len(records), np.int64), np.full(len(records), len(subset), np.int64)
+    for _ in range(len(subset).bit_length()):
+        middle = np.minimum((start + stop) // 2, len(subset) - 1)
+        at = subset[middle]
+        less = (at["f1"] <= low) if right else (at["f1"] < low)
+        less = ((at["f0"] < high) | ((at["f0"] == high) & less)) & (start < stop)
+        open_ = start < stop
+        start = np.where(less, middle + 1, start)
+        stop = np.where(open_ & ~less, middle, stop)
+    return start
+
+
 def canonical(given: Iterable[str | None], made: Iterable[str], where: str) -> list[str]:
     """uids of samples as text: lower case, 32 characters; where `given` has none, the one in `made`.
 

@@ -102,7 +102,8 @@ class Pool:
         languages: language code -> rows, if identified.
         bytes: size of the shards.
         sources: name -> rows, in pools of several sources.
-        copied: rows whose image was taken from another row that names it too.
+        copied: rows whose image was taken from another shard's row that names it too.
+        animated: images stored by the first of their pictures.
         damaged: sentences about input files that were torn.
     """
 
@@ -113,6 +114,7 @@ class Pool:
     bytes: int | None = None
     sources: Mapping[str, int] = field(default_factory=dict)
     copied: int = 0
+    animated: int = 0
     damaged: Sequence[str] = ()
 
 

@@ -49,7 +49,7 @@ def check_resources(config: Config) -> list[str]:
             "needed: free some space, or choose another workdir"
         )
     lines.append(f"ok  disk: {free / 2**30:.1f} GB free in {config.workdir}")
-    if config.cluster.address == "local":
+    if config.cluster.address in ("local", "processes"):
         workers = config.cluster.workers or os.cpu_count() or 1
         memory = psutil.virtual_memory().available
         need = workers * MEMORY_PER_WORKER

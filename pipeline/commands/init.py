@@ -48,7 +48,7 @@ release: {subsets: [curated]}
 # pretrain: {recipe: clip, model: ViT-B-32, samples_seen: 12800000, batch_size: 4096, seeds: 3, subsets: all}
 # eval: {suites: [zero_shot, linear_probe], data: [evalsets/]}
 
-cluster: {address: local}   # local | inline | auto | the address of a Ray cluster
+cluster: {address: local}   # local (Ray) | processes | inline | auto | the address of a Ray cluster
 """
 
 

@@ -12,6 +12,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from fsspec.core import url_to_fs
@@ -24,6 +25,7 @@ from ...shards.reshard import Kept, ReshardPlan, finish_shards, plan_shards, unw
 from ...shards.shard import Shard
 from ...shards.uid import distinct, map_subset, write_subset
 from ..calls import Call, Engine, InlineEngine, Outcome
+from ..lock import locked
 from ..progress import Progress
 
 NOTES = ".reshard"
@@ -64,11 +66,28 @@ def reshard_subset(
         "seed": seed,
         "version": VERSION,
     }
-    if _claim(out, settings):
-        summary = storage.read_json(storage.join(out, NOTES, "summary.json"))
-        console.print(f"{out} is finished already", soft_wrap=True, markup=False)
-        _tell(summary, out, console)
-        return
+    with locked(storage.local(storage.join(out, NOTES)), "reshard") if storage.is_local(out) else nullcontext():
+        if _claim(out, settings):
+            _tell_again(out, console)
+            return
+        storage.remove_temporaries(out)
+        summary = _make(found, subset, pool, out, settings, different, workers, err)
+    console.print(f"done in {time.monotonic() - began:.1f} s", markup=False)
+    _tell(summary, out, console)
+
+
+def _make(
+    found: FoundPool,
+    subset: str,
+    pool: str,
+    out: str,
+    settings: dict[str, Any],
+    different: int,
+    workers: int,
+    err: Console,
+) -> dict[str, Any]:
+    """Do what is not done yet; returns the summary."""
+    samples_per_shard, shuffle, seed = settings["samples_per_shard"], settings["shuffle"], settings["seed"]
     folder = storage.join(out, NOTES, "match")
     engine = _engine(workers, (subset, pool, out))
     try:
@@ -105,8 +124,12 @@ def reshard_subset(
     finish_shards(plan, out, subset, facts)
     fs, path = url_to_fs(folder)
     fs.rm(path, recursive=True)
-    console.print(f"done in {time.monotonic() - began:.1f} s", markup=False)
-    _tell(summary, out, console)
+    return summary
+
+
+def _tell_again(out: str, console: Console) -> None:
+    console.print(f"{out} is finished already", soft_wrap=True, markup=False)
+    _tell(storage.read_json(storage.join(out, NOTES, "summary.json")), out, console)
 
 
 def _pool_identity(found: FoundPool) -> str:

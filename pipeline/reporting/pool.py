@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...eval.report.data import Cluster, ClusterMap, Funnel, FunnelStep, Histogram, Pool, Split
+from ...shards.shard import METADATA, SUCCESS
 from ..decisions import read_decision
 from ..stages.filtering import FETCH
 from .source import Link, RunData, short_options
@@ -20,7 +21,7 @@ EXAMPLES = 3
 def pool_section(run: RunData) -> Pool:
     """What came in, and why rows failed."""
     summary = run.pool.summary
-    failures = {code: n for code, n in summary["status"].items() if code != "success"}
+    failures = {code: n for code, n in summary["status"].items() if code not in (SUCCESS, METADATA)}
     languages: Counter[str] = Counter()
     for name in run.named("score"):
         if run.config.scores[name].type == "language":
@@ -30,12 +31,13 @@ def pool_section(run: RunData) -> Pool:
     sources = {name: facts["rows"] for name, facts in summary["sources"].items()}
     return Pool(
         rows=summary["rows"],
-        fetched=summary["successes"],
+        fetched=summary["usable"],
         failures=failures,
         languages=dict(languages.most_common(12)),
         bytes=summary["bytes"],
         sources=sources if len(sources) > 1 else {},
         copied=summary["copied"],
+        animated=summary["animated"],
         damaged=summary["torn"],
     )
 
@@ -43,10 +45,10 @@ def pool_section(run: RunData) -> Pool:
 def funnels(run: RunData) -> list[Funnel]:
     """One funnel per subset, from all rows of the pool."""
     summary = run.pool.summary
-    failures = {code: n for code, n in summary["status"].items() if code != "success"}
+    failures = {code: n for code, n in summary["status"].items() if code not in (SUCCESS, METADATA)}
     found = []
     for subset, chain in run.chains.items():
-        steps = [FunnelStep(FETCH, summary["rows"], summary["successes"], failures)]
+        steps = [FunnelStep(FETCH, summary["rows"], summary["usable"], failures)]
         for link in chain:
             counts = link.artifact.summary
             steps.append(
@@ -94,7 +96,7 @@ def _histogram(run: RunData, column: str, values: list[np.ndarray], truth: Truth
             total += np.histogram(piece[np.isfinite(piece)], edges)[0]
         return total.tolist()
 
-    fetched = run.pool.summary["successes"]
+    fetched = run.pool.summary["usable"]
     histogram = Histogram(column, edges.tolist(), count(values), missing=fetched - sum(map(len, finite)))
     histogram.splits = [s for link in run.distinct_links if (s := _split(run, link, column, values, count))]
     if truth is not None:

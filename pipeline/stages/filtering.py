@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from ...errors import DataError
 from ...filters.base import Filter
 from ...shards import storage
-from ...shards.shard import succeeded
+from ...shards.shard import usable
 from ...shards.uid import RECORD, to_records, write_subset
 from ..artifact import Artifact
 from ..columns import ColumnStore, require_columns
@@ -120,7 +120,7 @@ class SubsetStage(Stage):
 def _fates(task: Task, shard: Any, folders: list[str], labels: tuple[str, ...]) -> dict[str, Any]:
     table = shard.read_table(["uid", "status", "error_message"])
     n = len(table)
-    good = succeeded(table)
+    good = usable(table)
     times = good.astype(np.int32)
     value = np.full(n, np.nan, np.float32)
     dropped_by = np.full(n, FETCH, object)

@@ -18,7 +18,7 @@ import numpy as np
 from ...errors import DataError
 from ...shards import row_table, storage
 from ...shards.ingest import Copies, ingest_rows, journal_path
-from ...shards.shard import Shard
+from ...shards.shard import METADATA, Shard
 from ...shards.sources.base import Ingested, IngestOptions, Slot, Source
 from ...shards.url_index import copies_of, find_copies, index_urls, write_index
 from ..artifact import Artifact
@@ -94,7 +94,7 @@ class IngestStage(Stage):
     Inputs: ``prepare`` when the source prepares itself.
     Summary: ``shards`` (name, part, tar, table; paths in the artifact are relative to its data folder), ``rows``,
     ``successes``, ``bytes``, ``status`` (reason code -> rows), ``copied`` (rows whose image came from another shard),
-    ``torn`` (sentences about damaged input).
+    ``animated`` (images stored by their first picture only), ``torn`` (sentences about damaged input).
     """
 
     kind: ClassVar[str] = "ingest"
@@ -141,7 +141,7 @@ class IngestStage(Stage):
             journals = storage.join(work.artifact.path, "journals")
             common = Ingest(self.source, self.options, work.out, journals, self.label, connect_to)
             results = _make_shards(work, common, numbered)
-            results = _retry_shards(work, common, ledger, results)
+            results = _retry_shards(work, common, ledger, numbered, results)
         stats = [r["stats"] for r in results.values()]
         status: dict[str, int] = {}
         for one in stats:
@@ -154,7 +154,8 @@ class IngestStage(Stage):
             "status": dict(sorted(status.items())),
             **{k: sum(s[k] for s in stats) for k in ("rows", "successes", "bytes")},
             "copied": sum(r.get("copied", 0) for r in results.values()),
-            "torn": [s["torn"] for s in stats if "torn" in s],
+            "animated": sum(s.get("animated", 0) for s in stats),
+            "torn": [s[kind] for s in stats for kind in ("torn", "gap") if kind in s],
         }
 
     def _shard_name(self, part: str) -> str:
@@ -191,7 +192,7 @@ def _copies(
     work: Work, common: Ingest, numbered: Mapping[int, dict[str, Any]], todo: list[int]
 ) -> tuple[set[int], list[str]]:
     """Which of the shards `todo` copy images of others, and the files that say which."""
-    if not common.source.fetches or len(numbered) < 2:
+    if not common.source.shares() or len(numbered) < 2:
         return set(), []
     indexed = work.map(_index, {f"{n:08d}.urls": (common, n, part) for n, part in numbered.items()})
     indexes = {n: common.index(n) for n in numbered}
@@ -239,19 +240,27 @@ def _ingest(task: Task, common: Ingest, number: int, part: dict[str, Any], files
 
 
 def _retry_shards(
-    work: Work, common: Ingest, ledger: Ledger, results: dict[int, dict[str, Any]]
+    work: Work,
+    common: Ingest,
+    ledger: Ledger,
+    numbered: Mapping[int, dict[str, Any]],
+    results: dict[int, dict[str, Any]],
 ) -> dict[int, dict[str, Any]]:
     """Make those shards again that were to be retried, retry after retry; returns the last of each."""
     rounds = {number: ledger.rounds(number) for number in results}
     for turn in range(max(map(len, rounds.values()), default=0)):
         again = {number: codes[turn] for number, codes in rounds.items() if len(codes) > turn}
         names = {number: f"{number:08d}.r{turn + 1}" for number in again}
-        done = work.map(_retry, {names[n]: (common, n, results[n]["part"], codes) for n, codes in again.items()})
+        done = work.map(
+            _retry, {names[n]: (common, n, numbered[n], results[n]["part"], codes) for n, codes in again.items()}
+        )
         results = results | {n: {**done[names[n]], "copied": results[n]["copied"]} for n in again}
     return results
 
 
-def _retry(task: Task, common: Ingest, number: int, before: str, codes: list[str]) -> dict[str, Any]:
+def _retry(
+    task: Task, common: Ingest, number: int, part: dict[str, Any], before: str, codes: list[str]
+) -> dict[str, Any]:
     """A shard once more: rows that failed with `codes` are fetched again, all others are taken over as they were."""
     old = common.shard(before)
     table = old.read_table()
@@ -260,8 +269,10 @@ def _retry(task: Task, common: Ingest, number: int, before: str, codes: list[str
     kept = np.flatnonzero(~np.array(failed, bool))
     copies = Copies(kept, np.full(len(kept), number), kept, {number: old})
     slot = common.slot(task, number, task.part)
+    rows = table.drop_columns(made)
+    bodies = common.source.bodies(part, rows, slot, common.options)
     done = _finished(common, task.part) or ingest_rows(
-        table.drop_columns(made), slot, common.options, None, copies, lambda: common.source.check(slot)
+        rows, slot, common.options, bodies, copies, lambda: common.source.check(slot)
     )
     _forget_journal(common, number)
     return _told(task.part, done, common.folder)
@@ -274,7 +285,7 @@ def _is_finished(common: Ingest, name: str) -> bool:
 
 def _finished(common: Ingest, name: str) -> Ingested | None:
     """The shard, if a killed worker finished it and only the receipt is missing."""
-    if not common.source.fetches or not _is_finished(common, name):
+    if not common.source.fetches() or not _is_finished(common, name):
         return None
     stats = storage.read_json(storage.join(common.folder, f"{name}_stats.json"))
     shard = common.shard(name)
@@ -299,9 +310,8 @@ class PoolStage(Stage):
     """The shards of all sources, in one list: source after source, and by number within a source.
 
     Inputs: ``ingest/<name>``.
-    Summary: ``shards`` (name, part, source, tar, table; relative paths start at the folder of all artifacts),
-    ``sources`` (rows, successes, bytes, copied and identity of each), ``rows``, ``successes``, ``bytes``, ``status``,
-    ``copied``, ``torn``.
+    Summary: ``shards`` (name, part, source, tar, table; relative paths start at the folder of all artifacts), the
+    totals of `IngestStage`, and ``sources``: the same per source, with its ``identity``.
     """
 
     kind: ClassVar[str] = "pool"
@@ -320,9 +330,10 @@ class PoolStage(Stage):
                 shards.append({**entry, **paths, "source": name})
             for code, count in artifact.summary["status"].items():
                 status[code] = status.get(code, 0) + count
-        numbers = ("rows", "successes", "bytes", "copied")
+        numbers = ("rows", "successes", "bytes", "copied", "animated")
         totals = {k: sum(a.summary[k] for a in pools.values()) for k in numbers}
-        if totals["successes"] == 0:
+        usable = totals["successes"] + status.get(METADATA, 0)
+        if usable == 0:
             causes = ", ".join(f"{code} {n}" for code, n in sorted(status.items(), key=lambda s: -s[1])[:5])
             raise DataError(f"the pool has no good sample: {totals['rows']} rows, all failed ({causes or 'no rows'})")
         return {
@@ -332,6 +343,7 @@ class PoolStage(Stage):
                 for name, a in pools.items()
             },
             "status": dict(sorted(status.items())),
+            "usable": usable,
             **totals,
             "torn": [text for a in pools.values() for text in a.summary["torn"]],
         }

@@ -25,13 +25,14 @@ from ...shards.release import (
     write_release_subset,
 )
 from ...shards.reshard import ReshardPlan, finish_shards, plan_shards, write_shard
+from ...shards.shard import METADATA, SUCCESS
 from ...shards.uid import read_subset
 from ..columns import MODALITIES, ColumnStore
 from ..stage import Stage, Task, Work
 from .filtering import FETCH, column_store, read_fates
 from .pool import shards_of
 
-METADATA = {
+DESCRIBED = {
     "uid": "id of the sample, 32 hexadecimal characters",
     "repeat": "the how-manieth writing of the sample, from 0",
     "source": "name of the source it came from",
@@ -98,8 +99,8 @@ class ReleaseStage(Stage):
 
     def _sheet(self, work: Work, facts: dict[str, int]) -> Datasheet:
         pool = work.inputs["pool"].summary
-        failed = {code: n for code, n in pool["status"].items() if code != "success"}
-        funnel = [FunnelStep(FETCH, pool["successes"], failed)]
+        failed = {code: n for code, n in pool["status"].items() if code not in (SUCCESS, METADATA)}
+        funnel = [FunnelStep(FETCH, pool["usable"], failed)]
         labels = work.inputs["subset"].receipt["identity"]["labels"]
         chain = [a for r, a in sorted(work.inputs.items()) if r.startswith("filter/")]
         funnel += [
@@ -115,7 +116,7 @@ class ReleaseStage(Stage):
             sources=[_source_line(name, facts) for name, facts in pool["sources"].items()],
             pool=pool["rows"],
             funnel=funnel,
-            columns=METADATA | scores,
+            columns=DESCRIBED | scores,
             facts=more,
             samples=facts["samples"],
             unique=facts["unique"],
@@ -176,7 +177,7 @@ def _metadata(origin: pa.Table, store: ColumnStore) -> pa.Table:
     """The release's row table: what is known of every sample, in the order of the shard."""
     columns: dict[str, Any] = {"uid": origin["uid"], "repeat": origin["repeat"]}
     first = store.shards[0].column_names()
-    for name in METADATA:
+    for name in DESCRIBED:
         if name not in columns and name in first:
             columns[name] = _take(origin, lambda i, n=name: store.part(i).arrow(n))
     for score in store.scores:

@@ -2,7 +2,7 @@
 
 `Source.parts` lists the work cheaply (from footers and listings, never by reading rows), the same list for the same
 inputs. `Source.ingest` turns one of those parts into a shard and is called on any worker, in any order, possibly
-twice. Most sources only say what their `rows` are and where the images come from (`bodies`; by default from the web),
+twice. Most sources only say what their rows are (`table`) and where images come from (`bodies`; by default the web),
 and the rest is the same for all. A source that makes its own data first (the demo) also implements `prepare` and
 `online`.
 """
@@ -75,8 +75,9 @@ class Ingested:
 
     Attributes:
         shard: where it lies.
-        stats: ``rows``, ``successes``, ``bytes`` (stored image bytes) and ``status`` (reason code -> rows; codes add
-            up to ``rows``, ``"success"`` among them).
+        stats: ``rows``, ``successes``, ``bytes`` (stored image bytes), ``animated`` (images stored of whose several
+            pictures only the first was taken) and ``status`` (reason code -> rows; codes add up to ``rows``,
+            ``"success"`` among them).
     """
 
     shard: Shard
@@ -89,9 +90,15 @@ class Source(Options):
     version: ClassVar[int] = 1
     prepares: ClassVar[bool] = False
     """Whether `prepare` must run first, as a stage of its own."""
-    fetches: ClassVar[bool] = False
-    """Whether its images come from the web, by the ``url`` column of `rows`."""
     type: str
+
+    def fetches(self) -> bool:
+        """Whether its images come from the web, by the ``url`` column of its rows."""
+        return False
+
+    def shares(self) -> bool:
+        """Whether rows that name one URL may all take the image that was fetched for one of them."""
+        return self.fetches()
 
     def prepare(self, out: str, seed: int) -> None:
         """Make the source's own data in folder `out`: a pure function of the options and `seed`."""
@@ -128,10 +135,10 @@ class Source(Options):
             ConfigError: a column is missing, has a reserved name or holds no text.
             DataError: the part's input cannot be read.
         """
-        return self.rows(part)  # type: ignore[attr-defined]
+        raise NotImplementedError(f"source {self.type!r} has no table of rows")
 
-    def bodies(self, part: dict[str, Any]) -> Bodies | None:
-        """Where the images of a part's rows come from; None = from the web, by their URLs."""
+    def bodies(self, part: dict[str, Any], rows: pa.Table, slot: Slot, options: IngestOptions) -> Bodies | None:
+        """Where the images of a part's `rows` come from; None = from the web, by their URLs."""
         return None
 
     def check(self, slot: Slot) -> None:
@@ -147,7 +154,8 @@ class Source(Options):
         """Get the images of all rows but `leave` into the slot's journal, and go no further."""
         from ..ingest import settle_rows
 
-        settle_rows(labelled(self.table(part), slot), slot, options, self.bodies(part), leave, lambda: self.check(slot))
+        rows = labelled(self.table(part), slot)
+        settle_rows(rows, slot, options, self.bodies(part, rows, slot, options), leave, lambda: self.check(slot))
 
     def ingest(
         self, part: dict[str, Any], slot: Slot, options: IngestOptions, copies: Copies | None = None
@@ -161,7 +169,8 @@ class Source(Options):
         from ..ingest import ingest_rows
 
         rows = labelled(self.table(part), slot)
-        return ingest_rows(rows, slot, options, self.bodies(part), copies, lambda: self.check(slot))
+        bodies = self.bodies(part, rows, slot, options)
+        return ingest_rows(rows, slot, options, bodies, copies, lambda: self.check(slot))
 
     def truth(self, prepared: str | None) -> str | None:
         """Path of a parquet with the known truth per uid, for sources that plant their faults; else None."""

@@ -27,7 +27,6 @@ class DemoSource(WebOptions, Source):
 
     version: ClassVar[int] = 1
     prepares: ClassVar[bool] = True
-    fetches: ClassVar[bool] = True
     type: Literal["demo"] = "demo"
     split: Literal["pool", "trusted"] = Field(
         default="pool", description="The unruly pool, or the trusted pairs beside it."
@@ -64,6 +63,9 @@ class DemoSource(WebOptions, Source):
     def table(self, part: dict[str, Any]) -> pa.Table:
         """The rows of a part of the list of URLs."""
         return self._urls("").table(part)
+
+    def fetches(self) -> bool:
+        return True
 
     def check(self, slot: Slot) -> None:
         """Refuse what was fetched when the server went away meanwhile (its process was killed).

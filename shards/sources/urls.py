@@ -2,46 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+import functools
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
 from ...errors import ConfigError, DataError
-from ...registry import nearest
-from .. import row_table, url_table
-from ..uid import canonical, stable_uid
-from .base import SOURCES, Source
-from .files import find, identity, keys
+from .. import url_table
+from .base import SOURCES, IngestOptions, Slot, Source
+from .columns import GIVEN, RESERVED, carried, require, rows
+from .files import File, each, find, identity, keys
+from .verified import Verified, hashes
+
+if TYPE_CHECKING:
+    from ..ingest import Bodies
 
 
 @SOURCES.register
 class UrlsSource(Source):
-    """Image URLs and captions in parquet, csv, tsv or jsonl files.
+    """Image URLs and captions in parquet, csv, tsv, txt, jsonl or json files.
 
     Every file is cut into shards of its own, so adding files never changes the shards of those that were there.
     """
 
-    version: ClassVar[int] = 1
-    fetches: ClassVar[bool] = True
+    version: ClassVar[int] = 2
     type: Literal["urls"] = "urls"
     path: str = Field(description="File, folder or glob pattern; any fsspec URL.")
     url: str = Field(default="url", description="Column with the image URLs.")
-    caption: str | None = Field(default="text", description="Column with the captions; null = there are none.")
+    caption: str | None = Field(
+        default="text", description="Column with the captions; null = there are none. Files of bare URLs have none."
+    )
     uid: str = Field(
         default="uid",
         description="Column with the samples' 128-bit ids in hexadecimal; where it is missing or null, an id is made "
         "from URL and caption.",
     )
-    extra: list[str] | None = Field(default=None, description="Further columns to carry along; null = all.")
+    extra: list[str] | None = Field(
+        default=None,
+        description="Further columns to carry along; null = all. Those whose name the pool's own table has come along "
+        "as `given_<name>`.",
+    )
+    columns: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Names of the columns of csv and tsv files that have no header line: `[text, url]` for CC3M, "
+        "`[url, text]` for CC12M.",
+    )
+    verify: str | None = Field(
+        default=None,
+        description="Column with the SHA-256 that the fetched bytes must have; others fail with `hash_mismatch`.",
+    )
 
     def fingerprint(self) -> str:
-        """Names, sizes and ends of the files (`storage.identity`), in the order of their paths."""
+        """Names, sizes and ends of the files, in the order of their paths."""
         return identity(self._files())
 
     def parts(self, prepared: str | None, samples_per_shard: int) -> list[dict[str, Any]]:
-        """Row ranges of the files: ``{"key", "path", "start", "stop"}``.
+        """Row ranges of the files: ``{"key", "path", "start", "stop"}`` and, for text files, where to read them.
 
         Raises:
             ConfigError: no such file, or a column is missing or has a reserved name.
@@ -50,58 +68,77 @@ class UrlsSource(Source):
         parts = []
         files = self._files()
         known = keys(files)
-        for path in files:
-            rows, names = url_table.count(path)
-            if rows:
-                self._check_columns(path, names)
-            for start in range(0, rows, samples_per_shard):
-                stop = min(start + samples_per_shard, rows)
-                parts.append({"key": f"{known[path]}:{start}-{stop}", "path": path, "start": start, "stop": stop})
+        columns = None if self.columns is None else tuple(self.columns)
+        text, typed = self._text(), self.extra != []
+        found = each(lambda path: _count(path, known[path], samples_per_shard, columns, text, typed), files)
+        for path, counted in zip((file.path for file in files), found, strict=True):
+            if counted.rows:
+                self._choose(path, counted.names)
+            for part in counted.parts(samples_per_shard):
+                key = f"{known[path]}:{part['start']}-{part['stop']}"
+                parts.append({"key": key, "path": path, **part})
         if not parts:
             raise DataError(f"the pool is empty: no rows in the {len(files)} file(s) of {self.path}")
         return parts
 
-    def rows(self, part: dict[str, Any]) -> pa.Table:
+    def table(self, part: dict[str, Any]) -> pa.Table:
         """The rows of a range of a file, with ids where it has none."""
         path = part["path"]
-        text = [c for c in (self.url, self.caption, self.uid) if c is not None]
-        table = url_table.read(path, part["start"], part["stop"], text)
-        extra = self._check_columns(path, table.column_names)
-        urls = self._text(table, self.url, path)
-        captions = self._text(table, self.caption, path) if self.caption else pa.nulls(len(table), pa.string())
-        given = self._text(table, self.uid, path) if self.uid in table.column_names else pa.nulls(len(table))
-        pairs = zip(urls.to_pylist(), captions.to_pylist(), strict=True)
-        made = (stable_uid(url or "", caption or "") for url, caption in pairs)
-        uids = canonical(given.to_pylist(), made, path)
-        return pa.table({"uid": uids, "url": urls, "caption": captions, **{c: table[c] for c in extra}})
+        names = part["names"]
+        uid, extra = self._choose(path, names)
+        url, caption = (names[0], None) if _is_plain(path) else (self.url, self.caption)
+        wanted = [c for c in dict.fromkeys([url, caption, uid, *extra.values()]) if c is not None]
+        table = url_table.read(path, part, self._text(), wanted)
+        return rows(table, path, url, caption, uid, extra)
 
-    def _files(self) -> list[str]:
+    def fetches(self) -> bool:
+        return True
+
+    def shares(self) -> bool:
+        """Not when hashes are checked: rows that name one URL may expect different ones."""
+        return self.verify is None
+
+    def bodies(self, part: dict[str, Any], rows: pa.Table, slot: Slot, options: IngestOptions) -> Bodies | None:
+        """From the web; with `verify`, their hashes are checked."""
+        if self.verify is None:
+            return None
+        column = f"{GIVEN}{self.verify}" if self.verify in RESERVED else self.verify
+        return Verified(rows["url"].to_pylist(), hashes(rows, column), options.fetch, slot.connect_to)
+
+    def _files(self) -> list[File]:
         return find(self.path, url_table.EXTENSIONS)
 
-    def _check_columns(self, path: str, names: list[str]) -> list[str]:
-        """The extra columns of a file; raises `ConfigError` when a column is missing or reserved."""
-        needed = {"url": self.url, "caption": self.caption}
-        for option, column in [*needed.items(), *(("extra", column) for column in self.extra or [])]:
-            if column is not None and column not in names:
-                guess = nearest(column, names)
-                hint = f"did you mean {guess!r}?" if guess else f"it has: {', '.join(names)}"
-                raise ConfigError(f"pool.source.{option}: {path} has no column {column!r}; {hint}")
-        if self.uid != "uid" and self.uid not in names:
-            raise ConfigError(f"pool.source.uid: {path} has no column {self.uid!r}; it has: {', '.join(names)}")
-        used = {self.url, self.caption, self.uid}
-        extra = [c for c in (names if self.extra is None else self.extra) if c not in used]
-        reserved = [c for c in extra if c in row_table.OUTCOME or c == "uid"]
-        if reserved:
-            raise ConfigError(
-                f"pool.source.extra: {path} has columns that ingest fills itself: {', '.join(reserved)}; "
-                "list under `extra` the columns to carry along, without these"
-            )
-        return extra
+    def _text(self) -> tuple[str, ...]:
+        """Columns that are text whatever they look like."""
+        named = (self.url, self.caption, self.uid, self.verify)
+        return tuple(dict.fromkeys(c for c in named if c is not None))
 
-    def _text(self, table: pa.Table, column: str, path: str) -> pa.Array:
-        try:
-            values = pc.cast(table[column], pa.string())
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            kind = table[column].type
-            raise ConfigError(f"{path}: column {column!r} holds {kind}, which is no text") from error
-        return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    def _choose(self, path: str, names: list[str] | tuple[str, ...]) -> tuple[str | None, dict[str, str]]:
+        """The uid column of a file if it has one, and the columns to carry along.
+
+        Raises:
+            ConfigError: a column is missing.
+        """
+        if _is_plain(path):
+            if self.verify is not None or self.extra:
+                raise ConfigError(f"pool.source.{'extra' if self.extra else 'verify'}: {path} has nothing but URLs")
+            return None, {}
+        needed = [("url", self.url), ("caption", self.caption), ("verify", self.verify)]
+        require(path, names, [*needed, *([("uid", self.uid)] if self.uid != "uid" else [])])
+        extra = carried(path, names, self.extra, (self.url, self.caption, self.uid))
+        if self.verify is not None and self.verify not in extra.values():
+            extra |= carried(path, names, [self.verify], ())
+        return (self.uid if self.uid in names else None), extra
+
+
+def _is_plain(path: str) -> bool:
+    """Whether a file holds nothing but URLs, one a line."""
+    return path.lower().removesuffix(".gz").endswith(".txt")
+
+
+@functools.lru_cache(maxsize=4096)
+def _count(
+    path: str, key: str, per: int, columns: tuple[str, ...] | None, text: tuple[str, ...], typed: bool
+) -> url_table.Counted:
+    """Counted once per process: `key` tells the file's content."""
+    return url_table.count(path, per, columns, text, typed)

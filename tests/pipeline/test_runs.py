@@ -77,14 +77,14 @@ def workers_of(driver: int) -> list[psutil.Process]:
     found = []
     for child in children:
         try:
-            if child.cmdline()[:1] and "ray::_Worker" in child.cmdline()[0]:
+            if child.name() == "curate-worker" or (child.cmdline()[:1] and "ray::_Worker" in child.cmdline()[0]):
                 found.append(child)
         except psutil.NoSuchProcess:
             continue
     return found
 
 
-@pytest.mark.parametrize("address", ["inline", "local"])
+@pytest.mark.parametrize("address", ["inline", "local", "processes"])
 def test_killed_driver_resumes_to_the_same_bytes(reference_run, tmp_path, address):
     _, _, expected = reference_run
     config = write_config(tmp_path, address=address)
@@ -104,9 +104,10 @@ def test_killed_driver_resumes_to_the_same_bytes(reference_run, tmp_path, addres
     assert not list((tmp_path / "runs").rglob(".tmp-*"))
 
 
-def test_killed_workers_do_not_matter(reference_run, tmp_path):
+@pytest.mark.parametrize("address", ["local", "processes"])
+def test_killed_workers_do_not_matter(reference_run, tmp_path, address):
     _, _, expected = reference_run
-    config = write_config(tmp_path, address="local")
+    config = write_config(tmp_path, address=address)
     driver = start(config)
     moments = random.Random("kill workers")
     killed = 0

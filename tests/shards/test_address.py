@@ -320,3 +320,51 @@ def test_robots_tag(headers: list[str], expected: str | None) -> None:
 @given(st.lists(st.text(max_size=80), max_size=3))
 def test_robots_tag_of_any_text_does_not_raise(headers: list[str]) -> None:
     refusal(headers, "curate")
+
+
+@given(st.ip_addresses(v=4))
+def test_no_ipv6_address_smuggles_an_ipv4_one(address: ipaddress.IPv4Address) -> None:
+    """Whatever way an IPv4 address is written into an IPv6 one, the outcome is at most as good as its own."""
+    number = int(address)
+    embedded = [
+        0xFFFF << 32 | number,  # mapped
+        number,  # compatible
+        0xFFFF << 48 | number,  # translated (RFC 2765)
+        0x2002 << 112 | number << 80,  # 6to4
+        0x20010000 << 96 | (number ^ 0xFFFFFFFF),  # Teredo client
+        0x20010000 << 96 | number << 64,  # Teredo server
+        0x0064FF9B << 96 | number,  # NAT64
+        0x0064FF9B0001 << 80 | number,  # NAT64, local
+    ]
+    for value in embedded:
+        ip = ipaddress.IPv6Address(value)
+        for private in (False, True):
+            assert not is_public(ip, private) or is_public(address, private) or ip == ipaddress.IPv6Address("::1")
+
+
+@given(st.ip_addresses(v=6))
+def test_never_public_where_python_says_not_global(address: ipaddress.IPv6Address) -> None:
+    if not address.is_global and address.ipv4_mapped is None:
+        assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com@127.0.0.1/",
+        "http://example.com:80@127.0.0.1/",
+        "http://127.0.0.1:80@127.0.0.1/",
+        "http://example.com%40@127.0.0.1/",
+        "http:\\\\127.0.0.1\\x",
+        "http:////127.0.0.1/",
+        "http://127.0.0.1\\@example.com/",
+        "http://127.0.0.1?@example.com/",
+        "http://127.0.0.1#@example.com/",
+        "http://①②⑦.0.0.1/",
+        "http://127.0.0.1%2e/",
+        "http://0x7f.0x0.0x0.0x1/",
+        "http://0177.0x0.1/",
+    ],
+)
+def test_no_spelling_hides_the_host(url: str) -> None:
+    assert check_url(url).host == "127.0.0.1"

@@ -11,7 +11,7 @@ from curate.errors import DataError
 from curate.shards.row_table import reason
 from curate.shards.shard import succeeded
 from curate.shards.sources import SOURCES
-from curate.shards.sources.base import Ingested, IngestOptions
+from curate.shards.sources.base import Ingested, IngestOptions, Slot
 from curate.shards.sources.demo import DemoSource
 
 OPTIONS = IngestOptions.model_validate(
@@ -49,7 +49,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> str:
 def ingest(demo: DemoSource, prepared: str, out: Path) -> list[Ingested]:
     with demo.online(prepared) as routes:
         parts = demo.parts(prepared, OPTIONS.samples_per_shard)
-        return [demo.ingest(part, f"{i:08d}", str(out), OPTIONS, routes) for i, part in enumerate(parts)]
+        slots = [Slot(i, f"{i:08d}", str(out), connect_to=routes) for i in range(len(parts))]
+        return [demo.ingest(part, slot, OPTIONS) for part, slot in zip(parts, slots, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,7 @@ def test_a_dead_server_is_an_error_not_a_pool_of_dead_links(prepared: str, tmp_p
     with demo.online(prepared) as routes:
         part = demo.parts(prepared, 20)[0]
     with pytest.raises(DataError, match="went away"):
-        demo.ingest(part, "00000000", str(tmp_path), OPTIONS, routes)
+        demo.ingest(part, Slot(0, "00000000", str(tmp_path), connect_to=routes), OPTIONS)
 
 
 def test_tars_hold_what_the_table_says(pool: list[Ingested]) -> None:

@@ -1,6 +1,10 @@
+import contextlib
 import gzip
 import itertools
+import socket
 import ssl
+import struct
+import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -413,13 +417,14 @@ def test_a_name_is_resolved_once_so_that_it_cannot_change_its_mind(web, respond)
 
 def test_the_socket_itself_is_guarded(web, respond) -> None:
     """Even if a private address slipped through vetting, no socket would be opened to it."""
+    from curate.shards.body import Room
     from curate.shards.request import Request
     from curate.shards.transfer import Transfers
 
-    transfers = Transfers(1, 5.0, 1000, "test", allow_private=False)
+    transfers = Transfers(1, 5.0, Room(1000), "test", allow_private=False)
     target = check_url(f"http://name.example:{web.port}/x")
     handle = transfers.handle()
-    transfers.start(handle, Request(target, ["127.0.0.1"], None, 5.0, True, lambda status, headers: "read"), "tag")
+    transfers.start(handle, Request(target, ["127.0.0.1"], None, True, lambda *_: "read", 1000), 5.0, "tag")
     answers = []
     while not answers:
         answers = transfers.wait(1.0)
@@ -550,7 +555,7 @@ def test_what_is_raised_inside_curl_is_not_lost(
         raise error
 
     monkeypatch.setattr("curate.shards.attempt.refusal", interrupt)
-    web["/x"] = respond(200, b"x")
+    web["/x"] = respond(200, b"x", ("X-Robots-Tag", "all"))
     with pytest.raises(error):
         one("/x")
 
@@ -569,3 +574,28 @@ def test_options_are_checked() -> None:
     ):
         with pytest.raises(ValidationError):
             FetchOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_connections_that_the_server_closed_meanwhile_cost_no_url(respond) -> None:
+    """A server that resets a connection as the next request comes never answered it; another connection does."""
+    server = socket.create_server(("127.0.0.1", 0), backlog=64)
+    answer = respond(200, b"x" * 100)
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+            connection.recv(1)  # the next request
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    options = FetchOptions(retries=0, timeout=5, concurrency=8, per_host=8)
+    with Fetcher(options, {"a.example:80": f"127.0.0.1:{server.getsockname()[1]}"}) as fetcher:
+        found = list(fetcher.fetch([f"http://a.example/{i}" for i in range(64)]))
+    server.close()
+    assert [f.error for f in found] == [None] * 64

@@ -125,7 +125,7 @@ def test_a_shard_end_to_end(web, rows: pa.Table, tmp_path: Path) -> None:
     assert (stats["failed_to_download"], stats["failed_to_resize"]) == (1, 2)
     assert {"duration", "start_time", "end_time"} < set(stats)
     stored = sum(len(tar.read(key, "jpg") or b"") for key in tar.keys)
-    assert done.stats == {"rows": 9, "successes": 6, "bytes": stored, "status": expected}
+    assert done.stats == {"rows": 9, "successes": 6, "bytes": stored, "animated": 0, "status": expected}
     assert web.hits["/0.jpg"] == 1
 
 

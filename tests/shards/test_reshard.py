@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from curate.errors import DataError
-from curate.shards.reshard import ReshardPlan, finish_shards, plan_shards, write_shard
+from curate.shards.reshard import ReshardPlan, finish_shards, plan_shards, unwritten, write_shard
 from curate.shards.shard import Shard
 from curate.shards.tar import TarReader, TarWriter
 from curate.shards.uid import read_subset, stable_uid, to_records, write_subset
@@ -181,6 +182,34 @@ def test_rows_that_share_a_uid_get_names_of_their_own(tmp_path: Path) -> None:
     written = write_shard(plan, 0, [shard], lambda _: (np.array([0, 1, 2]), np.array([2, 1, 1])), str(out))
     assert written["repeat"].to_pylist() == [0, 1, 2, 3]
     assert len(TarReader(str(out / "00000000.tar"))) == 4
+
+
+def test_indices_change_nothing(pool: list[Shard], tmp_path: Path) -> None:
+    indexed = [replace(s, index=str(tmp_path / f"{s.name}.index.arrow")) for s in pool]
+    reshard(pool, tmp_path / "walked", seed=1)
+    reshard(indexed, tmp_path / "indexed", seed=1)
+    reshard(indexed, tmp_path / "again", seed=1)
+    assert len(list(tmp_path.glob("*.index.arrow"))) == 4  # one shard gives nothing, so it is not opened
+    assert digests(tmp_path / "walked") == digests(tmp_path / "indexed") == digests(tmp_path / "again")
+
+
+def test_the_number_of_the_first_copy_may_be_given(pool: list[Shard], tmp_path: Path) -> None:
+    plan = plan_shards([3], 10, shuffle=False)
+    answer = np.array([0, 2]), np.array([1, 2]), np.array([4, 0])
+    table = write_shard(plan, 0, pool, lambda _: answer, str(tmp_path))
+    assert table["repeat"].to_pylist() == [4, 0, 1]
+    assert TarReader(str(tmp_path / "00000000.tar")).keys == [
+        f"{stable_uid('0', str(row))}-{j}" for row, j in ((0, 4), (2, 0), (2, 1))
+    ]
+
+
+def test_what_is_left_to_write(pool: list[Shard], tmp_path: Path) -> None:
+    plan = plan_shards(COUNTS, 5)
+    assert unwritten(plan, str(tmp_path / "none")) == [0, 1, 2]
+    write_shard(plan, 1, pool, kept, str(tmp_path))
+    assert unwritten(plan, str(tmp_path)) == [0, 2]
+    (tmp_path / "00000001_stats.json").unlink()  # the last that is written of a shard
+    assert unwritten(plan, str(tmp_path)) == [0, 1, 2]
 
 
 def test_clear_errors(pool: list[Shard], tmp_path: Path) -> None:

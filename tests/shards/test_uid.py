@@ -71,9 +71,59 @@ def test_subset_files_are_datacomps(tmp_path_factory: pytest.TempPathFactory, te
     assert np.array_equal(uid.read_subset(str(headerless)), loaded)
 
 
+NARROW = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=40)
+
+
+@given(NARROW, NARROW)
+def test_lookup_finds_every_uid_as_often_as_it_is_there(listed: list, asked: list) -> None:
+    subset = np.array(sorted(listed), uid.RECORD)
+    place, count = uid.lookup(subset, np.array(asked, uid.RECORD))
+    assert count.tolist() == [listed.count(record) for record in asked]
+    assert place.tolist() == [sum(other < record for other in listed) for record in asked]
+    assert uid.distinct(subset) == len(set(listed))
+    for block in (1, 2, 7):
+        assert uid.distinct(subset, block=block) == len(set(listed))
+
+
+@given(NARROW, st.sampled_from([1, 3, 1 << 20]))
+def test_unsorted_subsets_are_told(listed: list, block: int) -> None:
+    if sorted(listed) != listed:
+        with pytest.raises(DataError, match="here: the uids are not sorted"):
+            uid.distinct(np.array(listed, uid.RECORD), "here", block)
+
+
+def test_the_ends_of_the_range() -> None:
+    top = "f" * 32
+    subset = uid.to_records(["0", "0", "8" + "0" * 31, top])
+    place, count = uid.lookup(subset, uid.to_records([top, "1", "0", "f" * 31 + "e", "8" + "0" * 31]))
+    assert (place.tolist(), count.tolist()) == ([3, 2, 0, 3, 2], [1, 0, 2, 0, 1])
+    assert uid.lookup(subset[:0], subset)[1].tolist() == [0] * 4
+    assert uid.lookup(subset, subset[:0])[1].tolist() == []
+
+
+def test_mapped_subsets(tmp_path: Path) -> None:
+    records = uid.to_records([uid.stable_uid(str(i)) for i in range(100)])
+    path = tmp_path / "s.npy"
+    uid.write_subset(str(path), records)
+    (tmp_path / "raw").write_bytes(path.read_bytes()[128:])
+    (tmp_path / "empty").write_bytes(b"")
+    for name in ("s.npy", "raw"):
+        mapped = uid.map_subset(str(tmp_path / name))
+        assert isinstance(mapped, np.memmap)
+        assert not mapped.flags.writeable
+        assert np.array_equal(mapped, uid.read_subset(str(path)))
+        assert (uid.lookup(mapped, records)[1] == 1).all()
+    assert len(uid.map_subset(str(tmp_path / "empty"))) == 0
+
+
 def test_what_is_no_subset_file(tmp_path: Path) -> None:
     np.save(tmp_path / "floats.npy", np.zeros(4))
     (tmp_path / "odd").write_bytes(bytes(17))
     for name in ("floats.npy", "odd"):
         with pytest.raises(DataError, match=name):
             uid.read_subset(str(tmp_path / name))
+        with pytest.raises(DataError, match=name):
+            uid.map_subset(str(tmp_path / name))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "floats.npy").read_bytes()[:20])
+    with pytest.raises(DataError, match=r"cut\.npy"):
+        uid.map_subset(str(tmp_path / "cut.npy"))
