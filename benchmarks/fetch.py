@@ -33,7 +33,7 @@ CASES = [(connections, scheme) for connections in ("new", "kept") for scheme in 
 
 def ours(urls: list[str], authority: str) -> int:
     """Fetch with `curate`; returns bytes."""
-    from curate.shards.fetch import Fetcher, FetchOptions
+    from curate.shards.web.fetch import Fetcher, FetchOptions
 
     os.environ["CURL_CA_BUNDLE"] = authority
     options = FetchOptions(concurrency=IN_FLIGHT, per_host=IN_FLIGHT, allow_private=True, timeout=30)

@@ -101,11 +101,11 @@ def profile(urls: Path, folder: Path, in_flight: int) -> dict[str, float]:
     import importlib
 
     from curate.pipeline.stage import Task
-    from curate.shards import fetch
-    from curate.shards.fetch import FetchOptions
-    from curate.shards.image import ImageOptions
+    from curate.shards.images.image import ImageOptions
     from curate.shards.sources.base import IngestOptions, Slot
     from curate.shards.sources.urls import UrlsSource
+    from curate.shards.web import fetch
+    from curate.shards.web.fetch import FetchOptions
 
     clocks = Clocks()
     source = UrlsSource(path=str(urls))

@@ -9,8 +9,8 @@ major version that img2dataset asks for. Both sides run in processes of their ow
 thread each; figures are medians over rounds of CPU milliseconds per image.
 
 Each makes JPEGs of quality 95 whose shorter side is 256 (natural photographs: 128): OpenCV by full decode and
-INTER_AREA, we by `curate.shards.image.process`, header and EXIF included. PSNR is of the resized pixels against full
-decode and Pillow's Lanczos. The floor is entropy decoding (at 1/8 size) and encoding. With `--json` the last line
+INTER_AREA, we by `curate.shards.images.image.process`, header and EXIF included. PSNR is of the resized pixels against
+full decode and Pillow's Lanczos. The floor is entropy decoding (at 1/8 size) and encoding. With `--json` the last line
 printed is one JSON object.
 """
 
@@ -147,9 +147,9 @@ def opencv(size: int) -> Side:
 
 
 def ours(size: int) -> Side:
-    from curate.shards.image import ImageOptions, process
-    from curate.shards.image_header import read_header
-    from curate.shards.pixels import decode, encode, set_right
+    from curate.shards.images.header import read_header
+    from curate.shards.images.image import ImageOptions, process
+    from curate.shards.images.pixels import decode, encode, set_right
 
     options = ImageOptions(size=size, resize="keep_ratio", only_if_bigger=False, quality=QUALITY)
 

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import DataError
 from ..shards import storage
 from ..shards.evalset import EvalSet, EvalSplit
-from ..shards.image import ImageError, decode_rgb
+from ..shards.images.image import ImageError, decode_rgb
 
 if TYPE_CHECKING:
     from ..pretrain.encoder import Encoder

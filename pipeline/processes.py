@@ -44,9 +44,9 @@ PRELOAD = (
     "threadpoolctl",
     "curate.pipeline.part",
     "curate.pipeline.stages.pool",
-    "curate.shards.pixels",
-    "curate.shards.raster",
-    "curate.shards.transfer",
+    "curate.shards.images.pixels",
+    "curate.shards.images.raster",
+    "curate.shards.web.transfer",
 )
 """What the parts of an ingest import; torch and the like are left to the calls that need them."""
 MEMORY_SHARE = 0.8  # of the machine's memory, that all workers together may keep between calls

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..shards.image import ImageError
+from ..shards.images.image import ImageError
 from ..shards.shard import IMAGE_EXTENSIONS, Shard, succeeded
 
 if TYPE_CHECKING:

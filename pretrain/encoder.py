@@ -21,7 +21,7 @@ import torch
 
 from ..errors import ConfigError
 from ..shards import storage
-from ..shards.image import decode_rgb
+from ..shards.images.image import decode_rgb
 from .encoder_folder import find_encoder
 from .models import ModelSpec, build
 from .tokenizer import Tokenizer, tokenizer_for

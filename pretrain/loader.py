@@ -16,7 +16,7 @@ import numpy as np
 from cykooz_resizer import Resizer
 
 from ..errors import DataError
-from ..shards.image import ImageError, decode_rgb
+from ..shards.images.image import ImageError, decode_rgb
 from . import order, streams
 from .dataset import SubsetDataset
 from .tokenizer import Tokenizer

@@ -21,13 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DataError
-from . import row_table, storage, text_types
-from .image import ImageError, decode_rgb, read_size
-from .parquet_rows import explained
+from . import row_table, storage
+from .images.image import ImageError, decode_rgb, read_size
 from .row_table import FAILED_TO_DOWNLOAD, FAILED_TO_RESIZE, OUTCOME
 from .shard import IMAGE_EXTENSIONS, SUCCESS
+from .tables import text_types
+from .tables.parquet_rows import explained
+from .tables.text_columns import readable
 from .tar import TarReader
-from .text_columns import readable
 from .uid import canonical, stable_uid
 
 MAX_IMAGE = 64 << 20  # bytes; larger ones are `too_large`

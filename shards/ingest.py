@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 
 from . import row_table, storage
-from .fetch import Fetched, Fetcher
-from .image import ImageError, process
+from .images.image import ImageError, process
 from .journal import Journal, Settled
 from .row_table import FAILED_TO_DOWNLOAD, FAILED_TO_RESIZE
 from .shard import SUCCESS, Shard
 from .sources.base import Ingested, IngestOptions, Slot
 from .tar import TarReader, TarWriter
+from .web.fetch import Fetched, Fetcher
 
 Bodies = Callable[[Sequence[int]], Iterator[Fetched]]
 """``bodies(rows)`` yields one outcome per row number asked for, in any order; ``Fetched.index`` is the row number."""

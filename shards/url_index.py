@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import storage
-from .address import UrlError, check_url
+from .web.address import UrlError, check_url
 
 ENTRY = np.dtype([("f0", "<u8"), ("f1", "<u8"), ("row", "<u8")])
 COPY = np.dtype([("number", "<i8"), ("row", "<i8"), ("owner", "<i8"), ("origin", "<i8")])

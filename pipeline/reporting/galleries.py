@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...eval.report.data import Card, Gallery, Picture
-from ...shards.image import ImageError, read_size
+from ...shards.images.image import ImageError, read_size
 from ...shards.shard import IMAGE_EXTENSIONS
 from ..decisions import read_decision
 from .source import Link, RunData

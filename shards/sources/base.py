@@ -21,9 +21,9 @@ from pydantic import Field
 
 from ...errors import ConfigError
 from ...registry import Options, Registry
-from ..fetch import FetchOptions
-from ..image import ImageOptions
+from ..images.image import ImageOptions
 from ..shard import Shard
+from ..web.fetch import FetchOptions
 
 if TYPE_CHECKING:
     from ..ingest import Bodies, Copies

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from ...errors import ConfigError
 from ...registry import nearest
 from .. import row_table
-from ..text_columns import decoded, is_textual, readable
+from ..tables.text_columns import decoded, is_textual, readable
 from ..uid import canonical, stable_uid
 
 GIVEN = "given_"

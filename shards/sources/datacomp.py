@@ -14,9 +14,10 @@ import pyarrow as pa
 from pydantic import Field
 
 from ...errors import ConfigError, DataError
-from .. import parquet_rows, row_table, storage
-from ..npz_arrays import require_rows
+from .. import row_table, storage
 from ..shard import METADATA, Shard
+from ..tables import parquet_rows
+from ..tables.npz_arrays import require_rows
 from ..tar import TarWriter
 from .base import SOURCES, Ingested, IngestOptions, Slot, Source, labelled
 from .columns import GIVEN, carried, require, rows

@@ -14,14 +14,15 @@ import pyarrow as pa
 from pydantic import Field
 
 from ...errors import ConfigError
-from .. import storage, text_types, url_table
-from ..image_folder import FolderBodies, TooLarge, Unreadable, read_inside
-from ..stable_cuts import cut
-from ..text_records import json_object
+from .. import storage
+from ..tables import text_types, url_table
+from ..tables.text_records import json_object
 from ..uid import canonical, stable_uid
 from .base import SOURCES, IngestOptions, Slot, Source
 from .columns import carried, require
 from .files import File, base, contents, listing
+from .image_folder import FolderBodies, TooLarge, Unreadable, read_inside
+from .stable_cuts import cut
 
 if TYPE_CHECKING:
     from ..ingest import Bodies

@@ -9,9 +9,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from ...errors import ConfigError, DataError
-from .. import parquet_rows
-from ..fetch import Fetched
-from ..text_columns import is_textual
+from ..tables import parquet_rows
+from ..tables.text_columns import is_textual
+from ..web.fetch import Fetched
 from .base import SOURCES, IngestOptions, Slot, Source
 from .columns import carried, require, rows
 from .files import File, each, find, identity, keys

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from ...errors import ConfigError, DataError
-from .. import url_table
+from ..tables import url_table
 from .base import SOURCES, IngestOptions, Slot, Source
 from .columns import GIVEN, RESERVED, carried, require, rows
 from .files import File, each, find, identity, keys

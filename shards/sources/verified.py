@@ -9,7 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from ...errors import ConfigError
-from ..fetch import Fetched, Fetcher, FetchOptions
+from ..web.fetch import Fetched, Fetcher, FetchOptions
 
 
 class Verified:

@@ -20,7 +20,7 @@ from curate.pretrain.encoder_folder import WEIGHTS_FILE, write_config, write_rec
 from curate.pretrain.models import build, resolve_model
 from curate.shards.demo.digits import write_digits_evalset
 from curate.shards.evalset import EvalSet, write_evalset
-from curate.shards.image import decode_rgb
+from curate.shards.images.image import decode_rgb
 
 NAMES = ("ant", "bee", "cow", "dog", "eel", "fox")
 SUITES = parse_suites(["zero_shot", "linear_probe", "knn"])

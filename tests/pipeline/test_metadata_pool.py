@@ -36,7 +36,9 @@ def test_a_subset_file_from_metadata(tmp_path: Path) -> None:
         "pool": {"source": {"type": "datacomp", "path": str(tmp_path), "images": False}, "samples_per_shard": 150},
         "subsets": {
             "top": [{"type": "top_fraction", "by": "clip_l14_similarity_score", "keep": 0.3}],
-            "basic": [{"type": "basic", "languages": [], "min_words": 3, "min_chars": 6, "min_side": 200, "max_aspect": 3.0}],
+            "basic": [
+                {"type": "basic", "languages": [], "min_words": 3, "min_chars": 6, "min_side": 200, "max_aspect": 3.0}
+            ],
         },
         "cluster": {"address": "inline"},
     }

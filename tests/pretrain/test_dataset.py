@@ -5,7 +5,7 @@ from curate.errors import DataError
 from curate.pretrain.dataset import SubsetDataset
 from curate.pretrain.loader import Loader
 from curate.pretrain.tokenizer import WordTokenizer
-from curate.shards.image import decode_rgb
+from curate.shards.images.image import decode_rgb
 from curate.shards.shard import Shard
 
 TOKENIZER = WordTokenizer(12, 1 << 20)  # so many ids that no two words here share one

@@ -10,7 +10,7 @@ from curate.errors import ConfigError
 from curate.pretrain.embed import embed_shard
 from curate.pretrain.encoder import Encoder
 from curate.pretrain.encoder_folder import find_encoder
-from curate.shards.image import ImageError
+from curate.shards.images.image import ImageError
 
 
 def test_it_is_what_open_clip_loads(trained, encoder, colour_test):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.shards.address import MAX_URL, UrlError, check_url, is_local_name, is_public
-from curate.shards.optout import refusal
+from curate.shards.web.address import MAX_URL, UrlError, check_url, is_local_name, is_public
+from curate.shards.web.optout import refusal
 
 LOOPBACK = [
     "127.0.0.1",

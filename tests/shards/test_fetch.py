@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from curate.shards.address import check_url
-from curate.shards.fetch import Fetched, Fetcher, FetchOptions
+from curate.shards.web.address import check_url
+from curate.shards.web.fetch import Fetched, Fetcher, FetchOptions
 
 QUICK: dict[str, Any] = {"backoff": 0.01, "timeout": 5.0}
 BODY = bytes(range(256)) * 300
@@ -417,9 +417,9 @@ def test_a_name_is_resolved_once_so_that_it_cannot_change_its_mind(web, respond)
 
 def test_the_socket_itself_is_guarded(web, respond) -> None:
     """Even if a private address slipped through vetting, no socket would be opened to it."""
-    from curate.shards.body import Room
-    from curate.shards.request import Request
-    from curate.shards.transfer import Transfers
+    from curate.shards.web.body import Room
+    from curate.shards.web.request import Request
+    from curate.shards.web.transfer import Transfers
 
     transfers = Transfers(1, 5.0, Room(1000), "test", allow_private=False)
     target = check_url(f"http://name.example:{web.port}/x")
@@ -554,7 +554,7 @@ def test_what_is_raised_inside_curl_is_not_lost(
     def interrupt(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("curate.shards.attempt.refusal", interrupt)
+    monkeypatch.setattr("curate.shards.web.attempt.refusal", interrupt)
     web["/x"] = respond(200, b"x", ("X-Robots-Tag", "all"))
     with pytest.raises(error):
         one("/x")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from curate.shards.fetch import ERRORS, Fetcher, FetchOptions
+from curate.shards.web.fetch import ERRORS, Fetcher, FetchOptions
 
 HOSTS = [f"h{i}.example" for i in range(8)]
 DEAD, NAMELESS, SILENT = "dead.example", "nameless.example", "silent.example"

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import CurateError
-from curate.shards.body import Body, Room
-from curate.shards.coding import CodingError, codings, decode
-from curate.shards.optout import OPT_OUT, refusal, reserved
+from curate.shards.web.body import Body, Room
+from curate.shards.web.coding import CodingError, codings, decode
+from curate.shards.web.optout import OPT_OUT, refusal, reserved
 
 # --- codings
 

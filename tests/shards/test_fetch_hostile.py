@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from curate.shards.fetch import ERRORS, Fetcher, FetchOptions
+from curate.shards.web.fetch import ERRORS, Fetcher, FetchOptions
 
 BODY = bytes(range(256)) * 100
 QUICK: dict[str, Any] = {"timeout": 0.8, "retries": 1, "backoff": 0.01, "max_bytes": 100_000, "max_wait": 1.0}

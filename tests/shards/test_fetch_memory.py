@@ -19,7 +19,7 @@ import json, sys, time
 from collections import Counter
 import pyarrow  # as in a worker
 import numpy
-from curate.shards.fetch import Fetcher, FetchOptions
+from curate.shards.web.fetch import Fetcher, FetchOptions
 
 given = json.load(sys.stdin)
 codes, size, slow = Counter(), 0, given.pop("slow", 0.0)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.shards.fetch import Fetched, Fetcher, FetchOptions
-from curate.shards.pacing import SUSPECT, Host
-from curate.shards.resolver import Resolver
+from curate.shards.web.fetch import Fetched, Fetcher, FetchOptions
+from curate.shards.web.pacing import SUSPECT, Host
+from curate.shards.web.resolver import Resolver
 
 # --- one host, with a clock of our own
 

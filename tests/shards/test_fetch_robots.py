@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.shards.fetch import Fetched, Fetcher, FetchOptions
-from curate.shards.robots import LONGEST_DELAY, MAX_BYTES, Robots, parse_robots
+from curate.shards.web.fetch import Fetched, Fetcher, FetchOptions
+from curate.shards.web.robots import LONGEST_DELAY, MAX_BYTES, Robots, parse_robots
 
 # --- the file
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 from PIL import ImageCms, TiffImagePlugin
 
-from curate.shards.exif import read_exif
-from curate.shards.image import ImageError, ImageOptions, decode_rgb, process, read_size
+from curate.shards.images.exif import read_exif
+from curate.shards.images.image import ImageError, ImageOptions, decode_rgb, process, read_size
 
 
 def picture(width: int = 320, height: int = 240) -> np.ndarray:
@@ -432,7 +432,7 @@ def test_bombs_are_refused_from_the_header_and_cost_no_memory(tmp_path: Any) -> 
         (tmp_path / name).write_bytes(body)
     script = """
 import sys, pathlib
-from curate.shards.image import ImageError, ImageOptions, process
+from curate.shards.images.image import ImageError, ImageOptions, process
 from curate.shards import pixels
 def peak():
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from curate.shards.blur import blurred, read_boxes
-from curate.shards.image import ImageError, ImageOptions, process
+from curate.shards.images.blur import blurred, read_boxes
+from curate.shards.images.image import ImageError, ImageOptions, process
 
 
 def checked(width: int, height: int) -> np.ndarray:

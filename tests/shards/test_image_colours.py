@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as Pillow
 from PIL import ImageCms
 
-from curate.shards.image import ImageError, ImageOptions, decode_rgb, process
+from curate.shards.images.image import ImageError, ImageOptions, decode_rgb, process
 
 
 def picture(width: int = 96, height: int = 64) -> np.ndarray:

@@ -13,8 +13,8 @@ SCRIPT = r"""
 import io, os, struct, sys, zlib
 import numpy as np
 from PIL import Image as Pillow
-from curate.shards.image import ImageError, ImageOptions, process
-from curate.shards.image_error import CODES
+from curate.shards.images.image import ImageError, ImageOptions, process
+from curate.shards.images.error import CODES
 
 kind, cases, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 rng = np.random.default_rng([seed, *kind.encode()])

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from curate.shards.image import ImageError, ImageOptions, process
+from curate.shards.images.image import ImageError, ImageOptions, process
 
 SCRIPT = """
 import pathlib, sys
-from curate.shards.image import ImageError, ImageOptions, process
+from curate.shards.images.image import ImageError, ImageOptions, process
 from curate.shards import pixels
 def status(key):
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 from PIL import ImageCms
 
-from curate.shards.image import ImageError, ImageOptions, process
-from curate.shards.resize_mode import Resize, is_kept, scaled, square
+from curate.shards.images.image import ImageError, ImageOptions, process
+from curate.shards.images.resize_mode import Resize, is_kept, scaled, square
 
 
 def picture(width: int = 120, height: int = 80) -> Pillow.Image:

@@ -18,13 +18,13 @@ from PIL import Image as Pillow
 
 from curate.errors import ConfigError, DataError
 from curate.shards import row_table
-from curate.shards.fetch import FetchOptions
-from curate.shards.image import ImageOptions, decode_rgb
+from curate.shards.images.image import ImageOptions, decode_rgb
 from curate.shards.ingest import Copies, ingest_rows, journal_path, settle_rows
 from curate.shards.journal import Journal
 from curate.shards.shard import Shard, succeeded
 from curate.shards.sources.base import Ingested, IngestOptions, Slot, labelled
 from curate.shards.uid import stable_uid
+from curate.shards.web.fetch import FetchOptions
 
 OPTIONS = IngestOptions(
     image=ImageOptions(size=64), fetch=FetchOptions(backoff=0.01, timeout=5.0), samples_per_shard=10_000
@@ -288,7 +288,7 @@ def test_copies_take_the_image_of_another_shard(web, rows: pa.Table, tmp_path: P
 
 
 def _stored(body: bytes) -> bytes:
-    from curate.shards.image import process
+    from curate.shards.images.image import process
 
     return process(body, OPTIONS.image).data
 

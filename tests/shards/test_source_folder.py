@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from curate.errors import ConfigError
-from curate.shards.fetch import FetchOptions
-from curate.shards.image import ImageOptions
+from curate.shards.images.image import ImageOptions
 from curate.shards.sources import FolderSource, IngestOptions, Slot
-from curate.shards.stable_cuts import cut
+from curate.shards.sources.stable_cuts import cut
 from curate.shards.uid import stable_uid
+from curate.shards.web.fetch import FetchOptions
 
 OPTIONS = IngestOptions(image=ImageOptions(size=32), fetch=FetchOptions(max_bytes=50_000), samples_per_shard=4)
 

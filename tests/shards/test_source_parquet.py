@@ -12,10 +12,10 @@ import pytest
 from PIL import Image as Pillow
 
 from curate.errors import ConfigError, DataError
-from curate.shards.fetch import FetchOptions
-from curate.shards.image import ImageOptions
+from curate.shards.images.image import ImageOptions
 from curate.shards.ingest import Copies
 from curate.shards.sources import IngestOptions, ParquetSource, Slot
+from curate.shards.web.fetch import FetchOptions
 
 OPTIONS = IngestOptions(image=ImageOptions(size=32), fetch=FetchOptions(max_bytes=50_000), samples_per_shard=4)
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.errors import DataError
-from curate.shards import text_records, text_types, url_table
+from curate.shards.tables import text_records, text_types, url_table
 
 TEXT = ("url", "text")
 FIELD = st.text(st.sampled_from('ab",\n\r\tü\0'), max_size=6)

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image as Pillow
 
 from curate.errors import ConfigError, DataError
-from curate.shards.fetch import FetchOptions
-from curate.shards.image import ImageOptions
+from curate.shards.images.image import ImageOptions
 from curate.shards.sources import IngestOptions, Slot, UrlsSource
 from curate.shards.uid import stable_uid
+from curate.shards.web.fetch import FetchOptions
 
 OPTIONS = IngestOptions(image=ImageOptions(size=32), fetch=FetchOptions(backoff=0.01), samples_per_shard=4)
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from .address import Target, UrlError, check_url
 from .attempt import Attempt, Outcome, RobotsOf, retry_after
 from .coding import CodingError, decode
-from .fetch_job import Job, Site
+from .job import Job, Site
 from .pacing import Host
 from .request import Answer, Request
 from .resolver import Resolved

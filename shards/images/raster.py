@@ -15,9 +15,9 @@ from cykooz_resizer import AlphaMulDiv
 from PIL import Image as Pillow
 
 from .colour import from_cmyk
+from .error import ImageError
 from .exif import read_exif
-from .image_error import ImageError
-from .image_header import MAX_PROFILE, Header
+from .header import MAX_PROFILE, Header
 from .raster_header import PNG, PNG_KEPT, open_pillow, png_chunks
 from .resize import resize_pillow
 

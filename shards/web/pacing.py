@@ -16,7 +16,7 @@ Pure: times come from the caller.
 
 from __future__ import annotations
 
-from .fetch_options import FetchOptions
+from .options import FetchOptions
 
 SUSPECT = 8  # failed connections in a row
 _LONGEST_TRY = 5.0  # seconds between two tries at most

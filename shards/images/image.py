@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from ..registry import Options
-from .image_error import ImageError
+from ...registry import Options
+from .error import ImageError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from .image_header import Header
+    from .header import Header
     from .raster import Decoded
 
 __all__ = ["Image", "ImageError", "ImageOptions", "Resize", "decode_rgb", "process", "read_size"]
@@ -136,7 +136,7 @@ def process(body: bytes, options: ImageOptions, boxes: Sequence[Sequence[float]]
         ImageError: it is no image, is broken, or is refused by `options`.
     """
     from . import pixels
-    from .image_header import read_header
+    from .header import read_header
     from .resize_mode import is_kept, scaled, square
 
     found = None
@@ -190,7 +190,7 @@ def decode_rgb(body: bytes, at_least: int = 0) -> np.ndarray:
         ImageError: it is no image, is broken, or needs more than `MAX_MEMORY` to be decoded.
     """
     from . import pixels
-    from .image_header import read_header
+    from .header import read_header
 
     header = read_header(body)
     target = (at_least, at_least) if at_least else None
@@ -206,7 +206,7 @@ def read_size(body: bytes) -> tuple[int, int]:
         ImageError: it is no image.
     """
     from .exif import read_exif
-    from .image_header import read_header
+    from .header import read_header
 
     header = read_header(body)
     turned = read_exif(header.exif)[0] >= 5

@@ -12,7 +12,7 @@ from __future__ import annotations
 import tempfile
 from typing import IO
 
-from ..errors import CurateError
+from ...errors import CurateError
 
 _FILE_BUFFER = 65_536  # a server may send one byte at a time
 

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageFilter
 
-from .image_error import ImageError
+from .error import ImageError
 
 Boxes = Sequence[Sequence[float]]
 _GROWTH = 0.1  # of the longer side

@@ -17,8 +17,8 @@ from functools import lru_cache
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
-from .image_error import ImageError
-from .image_header import MAX_PROFILE, Header
+from .error import ImageError
+from .header import MAX_PROFILE, Header
 
 _FORMATS = ("GIF", "BMP", "TIFF", "AVIF", "JPEG2000")  # that Pillow opens; PNG, WEBP and JPEG are recognised here
 MAX_FRAMES = 100_000  # counted

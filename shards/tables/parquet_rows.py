@@ -14,8 +14,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import DataError
-from . import storage
+from ...errors import DataError
+from .. import storage
 
 _BUFFER = 1 << 20  # bytes of a column chunk that are read at once
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from ..errors import DataError
+from ...errors import DataError
 
 
 def is_textual(kind: pa.DataType) -> bool:

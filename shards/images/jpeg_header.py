@@ -11,8 +11,8 @@ import re
 import struct
 from collections.abc import Iterator
 
-from .image_error import ImageError
-from .image_header import MAX_PROFILE, Header
+from .error import ImageError
+from .header import MAX_PROFILE, Header
 
 _MAX_SEGMENTS = 10_000
 _MAX_SCANS = 200  # common files have 1 to 14

@@ -18,9 +18,9 @@ from typing import IO, Any, cast
 import fsspec
 import pyarrow as pa
 
-from ..errors import ConfigError, DataError
+from ...errors import ConfigError, DataError
+from ..byte_range import read_range
 from . import parquet_rows, text_types
-from .byte_range import read_range
 from .text_records import Format, cut, fields, json_object, sniff, split
 
 TEXTS = (".csv", ".tsv", ".txt", ".jsonl", ".json")

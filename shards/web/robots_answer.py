@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .attempt import Outcome
 from .coding import CodingError, decode
-from .fetch_options import ROBOT
+from .options import ROBOT
 from .robots import MAX_BYTES, Robots, parse_robots
 
 _NONE = frozenset({"empty", "too_many_redirects"})

@@ -18,9 +18,9 @@ import simplejpeg
 from PIL import Image as Pillow
 
 from .colour import to_srgb
+from .error import ImageError
 from .exif import read_exif
-from .image_error import ImageError
-from .image_header import Header
+from .header import Header
 from .jpeg_header import without_blemish
 from .raster import Decoded, decode_raster
 from .resize import resize_pillow

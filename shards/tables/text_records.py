@@ -22,7 +22,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from ..errors import DataError
+from ...errors import DataError
 
 Format = Literal["csv", "tsv", "txt", "lines", "array"]
 """``lines`` and ``array`` are the two forms of JSON."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import pycurl
 
-from ..errors import CurateError
+from ...errors import CurateError
 from .body import Body, Room
 from .coding import ACCEPTED
 from .request import WANTED, Answer, Request, Verdict

@@ -9,7 +9,7 @@ from typing import IO, cast
 import fsspec
 import numpy as np
 
-from ..errors import DataError
+from ...errors import DataError
 
 _SUFFIX = ".npy"
 

@@ -16,7 +16,7 @@ from typing import Any
 from .address import Target, UrlError, check_url, is_local_name, is_public
 from .body import Body
 from .coding import CodingError, codings
-from .fetch_options import ROBOT, FetchOptions
+from .options import ROBOT, FetchOptions
 from .optout import refusal, reserved
 from .request import Answer, Headers, Request, Verdict
 from .resolver import Resolved

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .image_error import ImageError
+from .error import ImageError
 
 MAX_PROFILE = 4_000_000  # bytes of a colour profile that is looked at
 MAX_SIDE = 65_535  # pixels; beyond it are only broken and hostile files

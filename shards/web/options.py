@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from .. import __version__
-from ..registry import Options
+from ... import __version__
+from ...registry import Options
 
 ROBOT = "curate"
 """Our product token: the name under which robots.txt and X-Robots-Tag may address us."""

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 
 from fsspec.core import url_to_fs
 
-from . import storage
-from .byte_range import read_range
-from .fetch import Fetched
+from .. import storage
+from ..byte_range import read_range
+from ..web.fetch import Fetched
 
 
 class Unreadable(Exception):

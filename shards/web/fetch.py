@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from .attempt import Outcome
 from .body import Room
-from .fetch_options import FetchOptions
+from .options import FetchOptions
 from .pacing import Host
 from .resolver import Resolve, Resolver, system_resolve
 from .robots import Robots
@@ -114,7 +114,7 @@ class Fetcher:
         Raises:
             CurateError: this machine cannot go on: no room for temporary files, or no more open files.
         """
-        from .fetch_batch import Batch
+        from .batch import Batch
 
         return Batch(self, urls).run()
 

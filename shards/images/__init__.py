@@ -1,0 +1,1 @@
+"""Images: what came from the web -> what is stored."""

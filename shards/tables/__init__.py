@@ -1,0 +1,1 @@
+"""Tables of samples as people have them: parquet, csv, tsv, txt, json and npz files."""
