@@ -43,7 +43,7 @@ class Settled:
 
     status: str
     message: str | None
-    facts: tuple[int | None, int | None, int | None, int | None, str | None, str | None] = (None,) * 6
+    facts: tuple[int | None, int | None, int | None, int | None, str | None, str | None] = (None, None, None, None, None, None)
     extension: str = ""
     data: bytes = b""
     passing: bool = False
