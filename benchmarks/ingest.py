@@ -5,8 +5,8 @@
 Both sides fetch the same images from the same loopback server (`serve.py`) with the same settings: keep_ratio 256, jpg
 of quality 95, WebDataset shards, SHA-256 and EXIF, 2 worker processes with 32 requests in flight each. Ours is the
 command `curate run --until pool`, theirs is img2dataset 1.47.0 in an environment of its own; they take turns, a run of
-a few images before warms up both. 500 rows per shard; above 2,000 images 1,000, because img2dataset replaces a process
-after five shards, and more of them would cost it further starts.
+a few images before warms up both. Both cut 500 rows per shard. img2dataset replaces each process after five shards, so
+at 10,000 images it pays for two generations of processes; ``--per-shard 1000`` spares it the second.
 
 What is counted: CPU is user + system of the whole process tree, start-up included, the server's not; the ratio is the
 median over pairs of runs. Steady images per second are rows / (end of the last shard - start of the first), from the
@@ -93,6 +93,7 @@ def options_of_command() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=3, help="runs of each side per job")
     parser.add_argument("--https-pairs", type=int, default=1, help="the same over https above 2,000 images (slow)")
     parser.add_argument("--in-flight", type=int, default=32, help="requests at once per worker")
+    parser.add_argument("--per-shard", type=int, default=500, help="rows per shard")
     parser.add_argument("--workers", type=int, default=2, help="worker processes")
     parser.add_argument("--close", action="store_true", help="the server ends every connection")
     parser.add_argument("--no-floor", action="store_true", help="leave out where our CPU goes")
@@ -120,7 +121,7 @@ def main() -> None:
                 rows = min(rows, 400) if options.quick and scheme == "https" else rows
                 urls = folder / f"{scheme}-{rows}.parquet"
                 write_urls(urls, scheme, server.ports[scheme], rows, IMAGES)
-                per_shard = min(500 if rows <= 2000 else 1000, max(1, rows // options.workers))
+                per_shard = min(options.per_shard, max(1, rows // options.workers))
                 job = Job(urls, rows, per_shard, options.workers, options.in_flight, server.authority)
                 if not result["runs"]:
                     warm = replace(job, urls=folder / "warm.parquet", rows=WARM_UP, per_shard=WARM_UP // 2)

@@ -27,6 +27,12 @@ _SEAL = 0xFFFFFFFF  # row number of the record that closes a journal
 _ENDS = 64  # bytes at either end of the image that the check covers
 
 
+Facts = tuple[int | None, int | None, int | None, int | None, str | None, str | None]
+"""Width, height, original width and height, EXIF, SHA-256."""
+
+_UNKNOWN: Facts = (None, None, None, None, None, None)
+
+
 @dataclass(frozen=True)
 class Settled:
     """One row's outcome: values of the row table, and the image if there is one.
@@ -34,7 +40,7 @@ class Settled:
     Attributes:
         status: as in the row table.
         message: its error message, or None.
-        facts: width, height, original width and height, EXIF, SHA-256; None where unknown.
+        facts: what is known of the image; None where unknown.
         extension: of the stored image; empty without one.
         data: the stored image's bytes, or empty.
         passing: a failure of the connection, which another try may heal.
@@ -43,7 +49,7 @@ class Settled:
 
     status: str
     message: str | None
-    facts: tuple[int | None, int | None, int | None, int | None, str | None, str | None] = (None, None, None, None, None, None)
+    facts: Facts = _UNKNOWN
     extension: str = ""
     data: bytes = b""
     passing: bool = False
