@@ -134,8 +134,9 @@ def main() -> None:
                 show(f"{rows} images over {scheme}", figures)
                 result[f"cpu_ratio_{scheme}"] = figures["cpu_ratio"]
                 if scheme == options.schemes[0]:
-                    result["steady_ratio"] = figures["steady_ratio"]
                     last = shards
+                if scheme == "http":
+                    result["steady_ratio"] = figures["steady_ratio"]
         result["psnr"] = quality(*last, originals, 200 if options.quick else 500)
         result["psnr_gain_db"] = result["psnr"]["gain_mean_db"]
         print("\nPSNR of what is stored:", ", ".join(f"{name} {value}" for name, value in result["psnr"].items()))

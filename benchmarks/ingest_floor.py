@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 import tempfile
@@ -84,10 +85,10 @@ class Clocks:
 
 
 STEPS = {
-    "header": ["image_header.read_header", "pixels.read_exif"],
-    "decode": ["pixels.decode"],
-    "resize": ["pixels.resize_pillow", "pixels.set_right"],
-    "encode": ["pixels.encode"],
+    "header": ["images.header.read_header", "images.pixels.read_exif"],
+    "decode": ["images.pixels.decode"],
+    "resize": ["images.pixels.resize_pillow", "images.pixels.set_right"],
+    "encode": ["images.pixels.encode"],
     "hash": ["ingest.hashlib.sha256"],
     "journal": ["journal.Journal.append", "journal.Journal.read", "journal.Journal.seal"],
     "tar": ["tar.TarWriter.write"],
@@ -98,8 +99,6 @@ STEPS = {
 
 def profile(urls: Path, folder: Path, in_flight: int) -> dict[str, float]:
     """CPU milliseconds per image of each step of `ingest_rows`."""
-    import importlib
-
     from curate.pipeline.stage import Task
     from curate.shards.images.image import ImageOptions
     from curate.shards.sources.base import IngestOptions, Slot
@@ -122,10 +121,8 @@ def profile(urls: Path, folder: Path, in_flight: int) -> dict[str, float]:
         patches = []
         for step, names in STEPS.items():
             for name in names:
-                module, *path, last = name.split(".")
-                owner: Any = importlib.import_module(f"curate.shards.{module}")
-                for attribute in path:
-                    owner = getattr(owner, attribute)
+                place, _, last = name.rpartition(".")
+                owner: Any = pkgutil.resolve_name(f"curate.shards.{place}")
                 patches.append(mock.patch.object(owner, last, clocks.around(step, getattr(owner, last))))
         for patch in patches:
             patch.start()

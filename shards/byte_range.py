@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from fsspec.core import url_to_fs
-
 from . import storage
+from .storage import url_to_fs
 
 
 def read_range(path: str, start: int, stop: int) -> bytes:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from . import storage
 from .shard import SUCCESS
+from .tables.plain_arrays import int32_array, text_array
 
 FAILED_TO_DOWNLOAD = "failed_to_download"
 FAILED_TO_RESIZE = "failed_to_resize"
@@ -66,7 +67,8 @@ def build(extra: Mapping[str, pa.Array | pa.ChunkedArray], outcome: Mapping[str,
     """The row table from the extra columns (``uid`` among them) and one list per column of `OUTCOME`."""
     columns: dict[str, Any] = {"uid": extra["uid"]}
     columns.update((name, column) for name, column in extra.items() if name != "uid")
-    columns.update((name, pa.array(outcome[name], kind)) for name, kind in OUTCOME.items())
+    make = {pa.string(): text_array, pa.int32(): int32_array}
+    columns.update((name, make[kind](outcome[name])) for name, kind in OUTCOME.items())
     return pa.table(columns)
 
 

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
 
 from ..errors import DataError, StorageError
 from . import storage
+from .storage import url_to_fs
 from .tar import TarReader, mapped
 from .tar_header import BLOCK, MAX_OCTAL, is_header, size_of
 from .tar_walk import Members, Walk

@@ -66,7 +66,10 @@ def decode(
     if wanted is not None:
         # Pillow shares memory of four channels with us under the name CMYK only.
         source = Pillow.frombuffer("CMYK", (width, height), pixels, "raw", "CMYK", 0, 1)
-        pixels = np.asarray(resize_pillow(source, wanted, interpolation))
+        pixels = np.empty((wanted[1], wanted[0], 4), np.uint8)  # the result's memory; Pillow would copy it twice
+        result = Pillow.frombuffer("CMYK", wanted, pixels, "raw", "CMYK", 0, 1)
+        result.readonly = 0
+        resize_pillow(source, wanted, interpolation, result)
     return Decoded(pixels, orientation, exif, header.profile, header.components == 1)
 
 

@@ -18,14 +18,21 @@ _CATMULL_ROM = ResizeOptions(ResizeAlg.convolution(FilterType.catmull_rom), use_
 _LANCZOS = ResizeOptions(ResizeAlg.convolution(FilterType.lanczos3), use_alpha=False)
 
 
-def resize_pillow(image: Pillow.Image, target: tuple[int, int] | None, interpolation: str) -> Pillow.Image:
-    """Resize an image of mode L, RGB, RGBa or CMYK to `target` (width, height); None leaves it alone."""
+def resize_pillow(
+    image: Pillow.Image, target: tuple[int, int] | None, interpolation: str, result: Pillow.Image | None = None
+) -> Pillow.Image:
+    """Resize an image of mode L, RGB, RGBa or CMYK to `target` (width, height); None leaves it alone.
+
+    Args:
+        result: an image of that mode and size to write into.
+    """
     if target is None or image.size == target:
         return image
     if interpolation == "auto":
         options = _CATMULL_ROM if image.width >= target[0] else _LANCZOS
     else:
         options = _LANCZOS if interpolation == "lanczos" else _CATMULL_ROM
-    result = Pillow.new(image.mode, target)
+    if result is None:
+        result = Pillow.new(image.mode, target)
     _RESIZER.resize_pil(image, result, options)
     return result

@@ -23,6 +23,7 @@ from ...errors import ConfigError
 from ...registry import Options, Registry
 from ..images.image import ImageOptions
 from ..shard import Shard
+from ..tables.plain_arrays import text_array
 from ..web.fetch import FetchOptions
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def labelled(rows: pa.Table, slot: Slot) -> pa.Table:
             f"source {slot.label!r} has a column {SOURCE_COLUMN!r} of its own, where pools of several sources keep the "
             "source's name; leave it out with `extra:`"
         )
-    return rows.append_column(SOURCE_COLUMN, pa.array([slot.label] * rows.num_rows, pa.string()))
+    return rows.append_column(SOURCE_COLUMN, text_array([slot.label] * rows.num_rows))
 
 
 SOURCES: Registry[Source] = Registry("source")

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from ...errors import ConfigError
 from ...registry import nearest
 from .. import row_table
+from ..tables.plain_arrays import text_array
 from ..tables.text_columns import decoded, is_textual, readable
 from ..uid import canonical, stable_uid
 
@@ -87,7 +88,7 @@ def rows(
     made = (stable_uid(*place, link or "", text or "") for link, text, place in found)
     uids = canonical(texts(table, uid, path)[0].to_pylist(), made, path)
     return pa.table(
-        {"uid": uids, "url": urls, "caption": captions}
+        {"uid": text_array(uids), "url": urls, "caption": captions}
         | {name: readable(table[column], f"{path}: column {column!r}") for name, column in extra.items()}
     )
 

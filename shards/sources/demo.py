@@ -6,7 +6,6 @@ list of URLs, over HTTP and through the same code. Pool and trusted pairs are tw
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
@@ -93,6 +92,8 @@ def _required(prepared: str | None) -> str:
 
 
 def _require_alive(connect_to: Mapping[str, str]) -> None:
+    import http.client
+
     from ..demo.routes import MAIN
     from ..demo.server import ALIVE
 

@@ -17,11 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from fsspec.core import url_to_fs
-
 from ...errors import ConfigError
 from .. import storage
 from ..byte_range import read_range
+from ..storage import url_to_fs
 
 T = TypeVar("T")
 _THREADS = 16  # files that are looked at at once

@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-from fsspec.core import url_to_fs
-
 from .. import storage
 from ..byte_range import read_range
+from ..storage import url_to_fs
 from ..web.fetch import Fetched
 
 

@@ -6,7 +6,6 @@ import zipfile
 from dataclasses import dataclass
 from typing import IO, cast
 
-import fsspec
 import numpy as np
 
 from ...errors import DataError
@@ -37,6 +36,8 @@ def arrays(path: str) -> list[Array]:
     """
     found = []
     try:
+        import fsspec
+
         with fsspec.open(path, "rb") as file, zipfile.ZipFile(cast(IO[bytes], file)) as archive:
             for name in archive.namelist():
                 if not name.endswith(_SUFFIX):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -44,6 +43,8 @@ def opened(path: str) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(storage.local(path), buffer_size=_BUFFER) as file:
             yield file
     else:
+        import fsspec
+
         with fsspec.open(path, "rb") as remote, pq.ParquetFile(remote, buffer_size=_BUFFER) as file:
             yield file
 

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
-import fsspec
 import pyarrow as pa
 
 from ...errors import ConfigError, DataError
@@ -230,6 +229,8 @@ def _explained(path: str) -> Iterator[None]:
 
 @contextmanager
 def _bytes(path: str) -> Iterator[IO[bytes]]:
+    import fsspec  # late: it brings asyncio along
+
     with fsspec.open(path, "rb", compression="gzip" if path.lower().endswith(".gz") else None) as file:
         yield cast(IO[bytes], file)
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _AHEAD = 256  # jobs outside that may wait for names and robots.txt
 _GOLDEN = 0.6180339887498949  # its multiples spread over 0-1 without repeating
 _LONGEST_IDLE = 60.0
+_AT_A_TIME = 8  # results between two looks at the sockets: after a decode their code and data are cold
+_NEGLECT = 0.03  # seconds without such a look after which no further result is given out first
 _ABSENCE = 1.0  # seconds that a caller may take between two results before deadlines are moved
 _CONNECTION = frozenset({"refused", "timeout"})  # failures that speak against the host
 
@@ -80,10 +82,14 @@ class Batch:
             while self.open or self.ready or self.bad:
                 self._start()
                 self._pump()
-                for fetched in self._report():
-                    before = time.monotonic()
-                    yield fetched
-                    self._forgive(time.monotonic() - before)
+                looked = time.monotonic()
+                for _ in range(_AT_A_TIME):
+                    for fetched in self._report():
+                        before = time.monotonic()
+                        yield fetched
+                        self._forgive(time.monotonic() - before)
+                    if not self.ready or time.monotonic() - looked > _NEGLECT:
+                        break
         finally:
             for job in self.running:
                 self._leave(job)
