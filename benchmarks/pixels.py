@@ -2,11 +2,9 @@
 
     python benchmarks/pixels.py [--json] [--quick]
 
-Makes its photo-like JPEGs itself (35 % of 640x480, the rest 300x400 to 1600x1200, mean 0.43 megapixels and 70 KB;
-quality 85, 20 % progressive, 15 % 4:4:4, 20 % with EXIF), and takes the natural photographs that scikit-learn, and
-scikit-image if it is installed, bring along. Makes a virtual environment with OpenCV in the cache folder, once, of the
-major version that img2dataset asks for. Both sides run in processes of their own, in turn, round after round, one
-thread each; figures are medians over rounds of CPU milliseconds per image.
+Takes the photo-like JPEGs of `photographs` and the natural photographs that scikit-learn, and scikit-image if it is
+installed, bring along; OpenCV lives in an environment of its own (`peers`). Both sides run in processes of their own, in
+turn, round after round, one thread each; figures are medians over rounds of CPU milliseconds per image.
 
 Each makes JPEGs of quality 95 whose shorter side is 256 (natural photographs: 128): OpenCV by full decode and
 INTER_AREA, we by `curate.shards.images.image.process`, header and EXIF included. PSNR is of the resized pixels against
@@ -19,7 +17,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import pickle
 import statistics
 import subprocess
@@ -32,68 +29,12 @@ from typing import Any
 
 import numpy as np
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "curate-benchmarks"
+OPENCV = ("numpy==2.4.6", "opencv-python-headless==4.14.0.94")  # of the major version that img2dataset asks for
 SIZES = {"mix": 256, "natural": 128}
 QUALITY = 95
 
 
 # --- images
-
-
-def fields(rng: np.random.Generator, count: int, power: float, side: int = 2048) -> list[np.ndarray]:
-    """Noise with the spectrum of photographs, 1 / f**power, mean 0 and deviation 1."""
-    distance = np.hypot(*np.meshgrid(np.fft.rfftfreq(side), np.fft.fftfreq(side)))
-    distance[0, 0] = 1
-    spectra = (np.fft.rfft2(rng.standard_normal((side, side))) / distance**power for _ in range(count))
-    planes = [np.fft.irfft2(spectrum, s=(side, side)) for spectrum in spectra]
-    return [(plane / plane.std()).astype(np.float32) for plane in planes]
-
-
-def photo(rng: np.random.Generator, width: int, height: int, light: list, colour: list) -> np.ndarray:
-    """Light, tints, soft-coloured discs with hard edges, and grain."""
-
-    def crop(plane: np.ndarray) -> np.ndarray:
-        top, left = rng.integers(0, plane.shape[0] - height), rng.integers(0, plane.shape[1] - width)
-        part = plane[top : top + height, left : left + width]
-        return part[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
-
-    shades = 45 * crop(light[rng.integers(len(light))])
-    picture = np.stack([128 + shades + 18 * crop(colour[rng.integers(len(colour))]) for _ in range(3)], axis=-1)
-    y, x = np.mgrid[0:height, 0:width]
-    for _ in range(12):
-        radius = rng.uniform(0.03, 0.2) * min(width, height)
-        inside = np.hypot(x - rng.uniform(0, width), (y - rng.uniform(0, height)) * rng.uniform(0.5, 2)) < radius
-        picture[inside] = 0.4 * picture[inside] + 0.6 * rng.uniform(0, 255, 3)
-    picture += rng.standard_normal((height, width, 1)) * rng.uniform(1.9, 2.6)
-    return np.clip(picture, 0, 255).astype(np.uint8)
-
-
-def mix(count: int, seed: int = 0) -> list[bytes]:
-    """JPEGs of the workload in the docstring."""
-    from PIL import Image
-
-    rng = np.random.default_rng(seed)
-    light, colour = fields(rng, 3, 1.5), fields(rng, 3, 1.9)
-    bodies = []
-    for i in range(count):
-        if i % 20 < 7:
-            width, height = 640, 480
-        else:
-            scale = 4.0 ** rng.beta(1.3, 1.7)
-            width, height = int(400 * scale), int(300 * scale)
-            if rng.random() < 0.4:
-                width, height = height, width
-        exif = Image.Exif()
-        if i % 5 == 1:
-            exif[0x010F], exif[0x0110], exif[0x0112] = "Maker", "Model 5", 1
-            exif.get_ifd(0x8769).update({0x8827: 400, 0x9003: "2020:01:01 10:10:10", 0x829A: 0.01})
-        file = io.BytesIO()
-        options = {"exif": exif} if len(exif) else {}
-        image = Image.fromarray(photo(rng, width, height, light, colour))
-        subsampling = 0 if i % 20 in (3, 9, 16) else 2
-        image.save(file, "JPEG", quality=85, progressive=i % 5 == 2, subsampling=subsampling, **options)
-        bodies.append(file.getvalue())
-    return bodies
 
 
 def natural() -> list[bytes]:
@@ -206,18 +147,6 @@ def serve(side: str, folder: Path) -> None:
         print(json.dumps(means | {"whole": seconds}), flush=True)
 
 
-def peer_python() -> Path:
-    """The interpreter of a virtual environment with OpenCV, made on first use."""
-    home = CACHE / "opencv"
-    python = home / "bin" / "python"
-    if not (home / "done").exists():
-        print(f"making {home} with opencv-python-headless")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "numpy", "opencv-python-headless<5"], check=True)
-        (home / "done").touch()
-    return python
-
-
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return 10 * float(np.log10(255**2 / max(1e-9, float(np.mean((a.astype(np.float64) - b) ** 2)))))
 
@@ -241,6 +170,9 @@ def floor_ms(steps: Steps) -> float:
 
 def measure(rounds: int, sets: dict[str, list[bytes]]) -> dict[str, Any]:
     """Run both sides and the floor in turn; medians over rounds, in milliseconds."""
+    from peers import venv
+
+    peer = str(venv("opencv", OPENCV))
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="curate-bench-") as name:
         folder = Path(name)
@@ -248,7 +180,7 @@ def measure(rounds: int, sets: dict[str, list[bytes]]) -> dict[str, Any]:
             (folder / f"{key}.pkl").write_bytes(pickle.dumps(bodies))
         workers = {
             side: subprocess.Popen(
-                [str(peer_python()) if side == "opencv" else sys.executable, __file__, "--serve", side, name],
+                [peer if side == "opencv" else sys.executable, __file__, "--serve", side, name],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -290,8 +222,11 @@ def main() -> None:
     if options.serve:
         serve(options.serve[0], Path(options.serve[1]))
         return
+    from peers import cache  # not for the peer's side
+    from photographs import load, photographs
+
     count, rounds = (40, 5) if options.quick else (200, 15)
-    sets = {"mix": mix(count), "natural": natural()}
+    sets = {"mix": load(photographs(2000, cache()))[:: 2000 // count], "natural": natural()}
     sizes = np.array([len(body) for body in sets["mix"]]) / 1e3
     print(
         f"{count} images, {sizes.mean():.0f} KB (p10 {np.percentile(sizes, 10):.0f}, p50 {np.median(sizes):.0f}, "

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
 from .base import FILTERS, Decision, Filter, Part, numbers
@@ -58,6 +57,8 @@ class Basic(Filter):
                 value[dropped] = offending[dropped]
 
         if self.languages:
+            import pyarrow.compute as pc  # late: it defines hundreds of functions
+
             allowed = pa.array(self.languages, pa.string())
             known = pc.is_in(part.arrow(self.language_column).cast(pa.string()), allowed)  # type: ignore[attr-defined]
             require(np.asarray(known.to_numpy(), bool), "language")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 
 def words(captions: pa.ChunkedArray) -> np.ndarray:
@@ -12,6 +11,8 @@ def words(captions: pa.ChunkedArray) -> np.ndarray:
 
     Both split on the same Unicode white space, but Arrow counts the nothing before and after it, hence the trim.
     """
+    import pyarrow.compute as pc  # late: it defines hundreds of functions
+
     trimmed = pc.utf8_trim_whitespace(_text(captions))  # type: ignore[attr-defined]
     count = pc.list_value_length(pc.utf8_split_whitespace(trimmed))  # type: ignore[attr-defined]
     count = pc.if_else(pc.equal(trimmed, ""), pa.scalar(0, count.type), count)  # type: ignore[attr-defined]
@@ -20,6 +21,8 @@ def words(captions: pa.ChunkedArray) -> np.ndarray:
 
 def characters(captions: pa.ChunkedArray) -> np.ndarray:
     """``len(caption)``, in Unicode code points, ``(n,) float64``; NaN where there is none."""
+    import pyarrow.compute as pc
+
     return pc.utf8_length(_text(captions)).cast(pa.float64()).to_numpy()  # type: ignore[attr-defined]
 
 

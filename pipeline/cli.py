@@ -5,9 +5,12 @@ Exit codes: 0 done, 1 failed, 2 bad config, 130 interrupted (run again to go on)
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch load: one thread per worker, equal everywhere
@@ -29,6 +32,18 @@ app = typer.Typer(
 )
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Load modules without looking for garbage meanwhile: there is none, and looking takes a fifth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
 
 ConfigArgument = Annotated[str, typer.Argument(help="Config file.", metavar="CONFIG")]
 OverridesArgument = Annotated[
@@ -53,7 +68,8 @@ def run(
 
     Finished work is reused; after a kill, the same command goes on.
     """
-    from .commands.run import run_config
+    with _loading():
+        from .commands.run import run_config
 
     run_config(config, overrides or [], out, err, wait, until, retry)
 

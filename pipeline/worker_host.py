@@ -88,12 +88,15 @@ def _exactly(connection: socket.socket, size: int, deadline: float | None = None
 def serve(control: int, driver: int, preload: Iterable[str]) -> None:
     """Import `preload`, then fork and kill workers as told on socket `control` until process `driver` is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which then ends us
+    gc.disable()  # nothing that a module makes as it loads is garbage
     for name in preload:
         # A library that is missing or broken is the business of the call that needs it.
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     gc.collect()
     gc.freeze()  # or the workers' first collection would copy every page that they share
+    gc.set_threshold(20_000, 20, 20)  # a row makes a few hundred objects, none of them in circles
+    gc.enable()
     _Host(socket.socket(fileno=control), driver).run()
 
 

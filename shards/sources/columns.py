@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ...errors import ConfigError
 from ...registry import nearest
@@ -81,6 +80,8 @@ def rows(
     urls, bad = texts(table, url, path)
     captions, worse = texts(table, caption, path)
     if bad or worse:
+        import pyarrow.compute as pc  # late: it defines hundreds of functions
+
         broken = pa.array([row in bad or row in worse for row in range(len(table))])
         null = pa.scalar(None, pa.string())
         urls, captions = (pc.if_else(broken, null, column) for column in (urls, captions))  # type: ignore[attr-defined]

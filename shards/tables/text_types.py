@@ -13,7 +13,6 @@ from functools import reduce
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 JSON = "json"
 _NOTHING = ("", "null", "NULL", "NA", "N/A", "None")  # spellings of no value in columns of numbers
@@ -72,6 +71,8 @@ def of_value(value: Any) -> str:
 
 def of_texts(values: Sequence[str | None]) -> str:
     """The kind of text values, as in csv."""
+    import pyarrow.compute as pc  # late: it defines hundreds of functions
+
     column = _without_nothing(pa.array(values, pa.string()))
     if column.null_count == len(column):
         return "null"
@@ -83,6 +84,8 @@ def of_texts(values: Sequence[str | None]) -> str:
 
 
 def _without_nothing(column: pa.Array) -> pa.Array:
+    import pyarrow.compute as pc
+
     nothing = pc.is_in(column, pa.array(_NOTHING))  # type: ignore[attr-defined]
     return pc.if_else(nothing, pa.scalar(None, pa.string()), column)  # type: ignore[attr-defined]
 
