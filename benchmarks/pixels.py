@@ -3,8 +3,8 @@
     python benchmarks/pixels.py [--json] [--quick]
 
 Takes the photo-like JPEGs of `photographs` and the natural photographs that scikit-learn, and scikit-image if it is
-installed, bring along; OpenCV lives in an environment of its own (`peers`). Both sides run in processes of their own, in
-turn, round after round, one thread each; figures are medians over rounds of CPU milliseconds per image.
+installed, bring along; OpenCV lives in an environment of its own (`peers`). Both sides run in processes of their own,
+in turn, round after round, one thread each; figures are medians over rounds of CPU milliseconds per image.
 
 Each makes JPEGs of quality 95 whose shorter side is 256 (natural photographs: 128): OpenCV by full decode and
 INTER_AREA, we by `curate.shards.images.image.process`, header and EXIF included. PSNR is of the resized pixels against
