@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from . import storage
 from .tar import TarReader
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "avif", "gif", "bmp", "tif", "tiff", "jp2")
 SUCCESS = "success"
 METADATA = "metadata"
 """Status of a row that is known by its metadata alone: neither fetched nor failed."""

@@ -60,7 +60,7 @@ def _state(stage: Stage, artifact: Artifact, folder: RunFolder, plan: Plan) -> t
     if artifact.is_done():
         return parts, "reuse", parts or 0
     finished = len(artifact.finished_parts())
-    return parts, "resume" if finished else "run", finished
+    return parts, "resume" if finished else "run", finished if parts is None else min(finished, parts)
 
 
 def _earlier_seconds(artifacts: str) -> dict[str, float]:

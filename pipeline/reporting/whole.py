@@ -10,6 +10,8 @@ import psutil
 import yaml
 
 from ...eval.report.data import Header, Provenance, Report, Stages, StageTime
+from ...shards.images.error import CODES
+from ...shards.web.fetch import ERRORS
 from ..artifact import Artifact
 from ..config import Config
 from .galleries import galleries
@@ -19,26 +21,17 @@ from .source import RunData
 from .truth import Truth, filter_truth
 
 MEANINGS = {
+    **{code: text.replace("``", "") for code, text in (ERRORS | CODES).items()},
     "http_404": "the server has no such page",
+    "http_410": "the server says it is gone for good",
+    "http_429": "the server was asked too often",
     "http_500": "the server failed",
-    "refused": "nothing answers at that address",
-    "timeout": "no complete answer in time",
-    "dns": "the host name does not resolve",
-    "truncated": "the image file ends too early",
-    "corrupt": "the image file is broken",
-    "not_image": "the answer is no image",
-    "incomplete_read": "the server stopped before the announced length",
-    "too_large": "more bytes than allowed",
-    "too_many_pixels": "more pixels than allowed, refused before decoding",
-    "too_many_redirects": "a chain or a circle of redirects",
-    "opted_out": "the server asked not to be used for training",
-    "address_denied": "the address is not a public one",
-    "scheme_denied": "neither http nor https",
+    "http_503": "the server was too busy",
+    "hash_mismatch": "not the bytes whose hash the row tells",
     "language": "not in a wanted language",
     "words": "caption has too few words",
     "chars": "caption has too few characters",
     "side": "image is too small",
-    "aspect": "image is too long or too wide",
     "below_threshold": "score is too low",
     "above_threshold": "score is too high",
     "no_value": "has no score",
@@ -47,7 +40,11 @@ MEANINGS = {
     "over_quota": "its concept is represented enough",
     "no_embedding": "has no embedding",
     "not_drawn": "not drawn at random",
+    "not_listed": "not in the subset file",
+    "listed_for_another_row": "the subset file means another row with this uid",
 }
+"""What reasons mean, in the words of the report."""
+
 DEMO_NOTES = (
     "The pool is a demonstration: real handwritten digits with planted faults at chosen rates. Claim the paired "
     "differences between subsets, not that other pools behave alike.",

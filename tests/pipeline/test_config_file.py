@@ -1,5 +1,7 @@
 """Config errors name file, line, key and the nearest right spelling."""
 
+from pathlib import Path
+
 import pytest
 
 from curate.errors import ConfigError
@@ -101,3 +103,9 @@ def test_schema_describes_every_section():
     assert {"name", "pool", "encoders", "scores", "subsets", "release", "pretrain", "eval"} <= schema[
         "properties"
     ].keys()
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("configs/*.yaml")), ids=lambda p: p.name)
+def test_shipped_configs_are_valid(path: Path) -> None:
+    config, _ = load(str(path))
+    assert config.name
