@@ -34,7 +34,7 @@ def require(path: str, names: Sequence[str], needed: Iterable[tuple[str, str | N
         others = (name for name in _ALSO.get(option, ()) if name in names)
         guess = folded.get(column.lower()) or nearest(column, names) or next(others, None)
         hint = f"did you mean {guess!r}?" if guess else f"it has: {', '.join(names)}"
-        raise ConfigError(f"pool.source.{option}: {path} has no column {column!r}; {hint}")
+        raise ConfigError(f"source option `{option}`: {path} has no column {column!r}; {hint}")
 
 
 def carried(path: str, names: Sequence[str], extra: Sequence[str] | None, used: Iterable[str | None]) -> dict[str, str]:
@@ -52,7 +52,7 @@ def carried(path: str, names: Sequence[str], extra: Sequence[str] | None, used: 
         name = f"{GIVEN}{column}" if column in RESERVED else column
         if name in found:
             raise ConfigError(
-                f"pool.source.extra: {path} has two columns for {name!r}; list under `extra` the one wanted"
+                f"source option `extra`: {path} has two columns for {name!r}; list under `extra` the one wanted"
             )
         found[name] = column
     return found

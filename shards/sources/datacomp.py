@@ -151,7 +151,7 @@ class DatacompSource(Source):
         paths = {file.path for file in found}
         pairs = [(file, _npz(file)) for file in found if _is_metadata(file)]
         if not pairs:
-            raise ConfigError(f"pool.source.path: no .parquet file at {self.path}")
+            raise ConfigError(f"source path: no .parquet file at {self.path}")
         return [(file, npz if npz in paths else None) for file, npz in pairs]
 
     def _choose(self, path: str, names: list[str]) -> dict[str, str]:

@@ -57,7 +57,7 @@ def find(path: str, extensions: tuple[str, ...], recursive: bool = False, hint: 
     files = [file for file in listing(path, recursive) if file.name.lower().endswith(extensions)]
     if not files:
         kinds = ", ".join(e for e in extensions if e[-3:] != ".gz")
-        raise ConfigError(f"pool.source.path: no {kinds} file at {path}" + (f"; {hint}" if hint else ""))
+        raise ConfigError(f"source path: no {kinds} file at {path}" + (f"; {hint}" if hint else ""))
     return files
 
 
@@ -70,9 +70,9 @@ def listing(path: str, recursive: bool = False) -> list[File]:
     try:
         found = sorted(set(_local(path, recursive) if storage.is_local(path) else _remote(path, recursive)), key=_path)
     except FileNotFoundError as error:
-        raise ConfigError(f"pool.source.path: nothing is there: {path}") from error
+        raise ConfigError(f"source path: nothing is there: {path}") from error
     except (OSError, ValueError, ImportError) as error:  # refused; unknown scheme; its package is not installed
-        raise ConfigError(f"pool.source.path: cannot look at {path}: {error}") from error
+        raise ConfigError(f"source path: cannot look at {path}: {error}") from error
     return found
 
 
@@ -140,7 +140,7 @@ def _content(file: File, ends: int, strict: bool) -> str:
     except OSError as error:
         if not strict:
             return ""
-        raise ConfigError(f"pool.source.path: cannot read {file.path}: {error.strerror or error}") from error
+        raise ConfigError(f"source path: cannot read {file.path}: {error.strerror or error}") from error
 
 
 @functools.lru_cache(maxsize=1 << 17)

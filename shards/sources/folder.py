@@ -81,7 +81,7 @@ class FolderSource(Source):
         files = {file.path.removeprefix(folder): file for file in listing(self.path, recursive=True)}
         images = [name for name in files if name.lower().endswith(EXTENSIONS)]
         if not images:
-            raise ConfigError(f"pool.source.path: no image at {self.path} ({', '.join(EXTENSIONS)})")
+            raise ConfigError(f"source path: no image at {self.path} ({', '.join(EXTENSIONS)})")
         listed, columns, kinds = self._listed(folder)
         entries = sorted((name, row) for name in {*images, *listed} for row in listed.get(name, [-1]))
         stamps = _stamps(files)
@@ -130,15 +130,15 @@ class FolderSource(Source):
             return {}, {}, {}
         path = self.captions if self.captions.startswith("/") or "://" in self.captions else folder + self.captions
         if not path.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".jsonl", ".json")):
-            raise ConfigError(f"pool.source.captions: {path} is no csv, tsv, jsonl or json file")
+            raise ConfigError(f"source option `captions`: {path} is no csv, tsv, jsonl or json file")
         if not storage.exists(path):
-            raise ConfigError(f"pool.source.captions: nothing is there: {path}")
+            raise ConfigError(f"source option `captions`: nothing is there: {path}")
         text = (self.file, self.caption, "uid")
         counted = url_table.count(path, sys.maxsize, text=text)
         require(path, counted.names, [("file", self.file), ("caption", self.caption)])
         extra = carried(path, counted.names, None, text)
         if self.classes and "label" in extra:
-            raise ConfigError(f"pool.source.classes: {path} has a column 'label' already")
+            raise ConfigError(f"source option `classes`: {path} has a column 'label' already")
         columns = {"caption": self.caption, **({"uid": "uid"} if "uid" in counted.names else {}), **extra}
         parts = list(counted.parts(sys.maxsize))
         table = url_table.read(path, parts[0], text) if parts else pa.table({c: [] for c in counted.names})

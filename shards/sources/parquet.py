@@ -109,8 +109,8 @@ class ParquetSource(Source):
                 return f"{self.image}.bytes"
         if not is_textual(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
             raise ConfigError(
-                f"pool.source.image: {path}: column {self.image!r} holds {schema.field(self.image).type}, no encoded "
-                "images (binary, or a struct with `bytes`)"
+                f"source option `image`: {path}: column {self.image!r} holds {schema.field(self.image).type}, no "
+                "encoded images (binary, or a struct with `bytes`)"
             )
         return self.image
 

@@ -92,7 +92,7 @@ class ShardsSource(Source):
         found = {file.path: file for file in listing(self.path, recursive=True)}
         tars = [file for path, file in found.items() if path.endswith(".tar")]
         if not tars:
-            raise ConfigError(f"pool.source.path: no .tar file at {self.path}; {_HINT}")
+            raise ConfigError(f"source path: no .tar file at {self.path}; {_HINT}")
         if len(found) == len(tars):  # a pattern of tars, or one tar: what lies beside them was not listed
             for folder in sorted({tar.path.rpartition("/")[0] for tar in tars}):
                 found |= {file.path: file for file in listing(folder or ".")}

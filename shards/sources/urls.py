@@ -121,7 +121,7 @@ class UrlsSource(Source):
         """
         if _is_plain(path):
             if self.verify is not None or self.extra:
-                raise ConfigError(f"pool.source.{'extra' if self.extra else 'verify'}: {path} has nothing but URLs")
+                raise ConfigError(f"source option `{'extra' if self.extra else 'verify'}`: {path} has nothing but URLs")
             return None, {}
         needed = [("url", self.url), ("caption", self.caption), ("verify", self.verify)]
         require(path, names, [*needed, *([("uid", self.uid)] if self.uid != "uid" else [])])

@@ -51,5 +51,5 @@ def hashes(rows: pa.Table, column: str) -> list[str | None]:
     """
     kind = rows[column].type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
-        raise ConfigError(f"pool.source.verify: column {column!r} holds {kind}, not hexadecimal text")
+        raise ConfigError(f"source option `verify`: column {column!r} holds {kind}, not hexadecimal text")
     return rows[column].to_pylist()

@@ -71,7 +71,7 @@ def count(
     """
     kind = _kind(path)
     if columns is not None and kind not in ("csv", "tsv"):
-        raise ConfigError(f"pool.source.columns: {path} is no csv or tsv file; it names its columns itself")
+        raise ConfigError(f"source option `columns`: {path} is no csv or tsv file; it names its columns itself")
     if kind == "parquet":
         rows, schema = parquet_rows.count(path)
         return Counted(rows, _distinct(tuple(schema.names), path))
