@@ -16,7 +16,6 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_run import curate, outputs, write_config
 
 from curate.errors import CurateError, DataError
 from curate.pipeline import processes
@@ -595,11 +594,3 @@ def test_shares_never_overlap(count, steps):
 
 
 # A whole run.
-
-
-@pytest.mark.slow
-def test_a_whole_run_gives_the_same_bytes_as_in_one_process(reference_run, tmp_path):
-    _, _, expected = reference_run
-    done = curate("run", write_config(tmp_path, address="processes", workers=2))
-    assert done.returncode == 0, done.stderr
-    assert outputs(tmp_path / "runs") == expected

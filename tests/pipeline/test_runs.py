@@ -52,10 +52,10 @@ def test_changing_one_option_reruns_only_what_follows(reference_run, tmp_path):
     assert new == {"pool": 0, "embed": 0, "score": 0, "filter": 2, "subset": 2, "pretrain": 2, "eval": 2}
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_results_do_not_depend_on_engine_or_workers(reference_run, tmp_path, workers):
+@pytest.mark.parametrize(("address", "workers"), [("local", 2), ("processes", 1), ("processes", 4)])
+def test_results_do_not_depend_on_engine_or_workers(reference_run, tmp_path, address, workers):
     _, _, expected = reference_run
-    done = curate("run", write_config(tmp_path, address="local", workers=workers))
+    done = curate("run", write_config(tmp_path, address=address, workers=workers))
     assert done.returncode == 0, done.stderr
     got = outputs(tmp_path / "runs")
     assert got == expected
