@@ -31,9 +31,7 @@ from .web.fetch import Fetched, Fetcher
 Bodies = Callable[[Sequence[int]], Iterator[Fetched]]
 """``bodies(rows)`` yields one outcome per row number asked for, in any order; ``Fetched.index`` is the row number."""
 
-PASSING = frozenset(
-    {"dns", "refused", "timeout", "incomplete_read", "host_down", "bad_response", "tls", "robots_unreachable"}
-)
+PASSING = frozenset({"dns", "refused", "timeout", "incomplete_read", "bad_response", "tls", "robots_unreachable"})
 """Failures of the connection: they may be this machine's, or a killed run's own."""
 
 FACTS = ("width", "height", "original_width", "original_height", "exif", "sha256")

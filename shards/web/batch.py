@@ -37,6 +37,7 @@ _LONGEST_IDLE = 60.0
 _AT_A_TIME = 8  # results between two looks at the sockets: after a decode their code and data are cold
 _NEGLECT = 0.03  # seconds without such a look after which no further result is given out first
 _ABSENCE = 1.0  # seconds that a caller may take between two results before deadlines are moved
+_DOWN = "down"  # a job's outcome when its host is not to be asked; the detail is the host's last failure
 _CONNECTION = frozenset({"refused", "timeout"})  # failures that speak against the host
 
 
@@ -190,10 +191,10 @@ class Batch:
     def _refuse(self, job: Job, site: Site) -> None:
         """End a job, because its host is down."""
         if job.request is None:
-            self._over(job, Outcome("host_down", site.host.last))
+            self._over(job, Outcome(_DOWN, site.host.last))
         else:
             job.request = None
-            self._advance(job, Answer(error="host_down", detail=site.host.last))
+            self._advance(job, Answer(error=_DOWN, detail=site.host.last))
 
     def _watch(self, site: Site, when: float) -> None:
         if when < site.alarm:
@@ -376,8 +377,8 @@ class Batch:
         if job.attempt is not None:
             job.requests += job.attempt.requests
             job.attempt.requests = 0
-        if outcome.error == "host_down":
-            outcome = job.last or outcome  # what it met itself says more
+        if outcome.error == _DOWN:  # fails as its host did: which of the host's URLs were tried is a matter of timing
+            outcome = job.last or Outcome(outcome.detail)
         elif outcome.heals and job.attempts <= self.options.retries and outcome.wait <= self.options.max_wait:
             wait = self._backoff(job)
             job.spent += wait

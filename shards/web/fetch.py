@@ -47,11 +47,13 @@ ERRORS = {
     "empty": "a good answer without a byte",
     "opted_out": "the server asks not to use it; the detail is the directive, ``tdm-reservation`` or ``robots.txt``",
     "robots_unreachable": "robots.txt is respected and could not be read; the detail says why",
-    "host_down": "not tried, because its host (and port) gave nothing but failed connections, or 429 and 503, for too "
-    "long; the detail is the last failure",
     "http_<status>": "the answer's status, when it is not 200 or 203",
 }
-"""Every `Fetched.error` and what it means. Codes are stable: rows are counted, explained and retried by them."""
+"""Every `Fetched.error` and what it means. Codes are stable: rows are counted, explained and retried by them.
+
+URLs of a host that counts as down are not tried any more and fail as it did (``refused``, ``timeout``, ``http_429``),
+with no request: which of a dead host's URLs were tried is chance, and must not be seen in a result.
+"""
 
 
 @dataclass(frozen=True)

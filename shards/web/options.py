@@ -38,7 +38,10 @@ class FetchOptions(Options):
         "pauses together before it counts as down; each image that arrives earns one second back.",
     )
     host_patience: float = Field(
-        default=30.0, ge=0, description="Seconds of nothing but failed connections after which a host counts as down."
+        default=5.0,
+        ge=0,
+        description="Seconds of nothing but failed connections after which a host counts as down, and its other URLs "
+        "fail untried; a shard may have to wait that long for a dead host.",
     )
     max_bytes: int = Field(default=20_000_000, ge=1, description="Largest body accepted, in bytes, after decoding.")
     max_bytes_in_flight: int = Field(

@@ -8,7 +8,7 @@ from .options import ROBOT
 from .robots import MAX_BYTES, Robots, parse_robots
 
 _NONE = frozenset({"empty", "too_many_redirects"})
-_PASSED_ON = frozenset({"dns", "refused", "timeout", "incomplete_read", "tls", "host_down", "address_denied"})
+_PASSED_ON = frozenset({"dns", "refused", "timeout", "incomplete_read", "tls", "address_denied"})
 """Failures that an image there would meet as well: they are told as they are."""
 
 
