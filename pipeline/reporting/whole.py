@@ -20,8 +20,29 @@ from .results import curves, results
 from .source import RunData
 from .truth import Truth, filter_truth
 
+
+def _short(text: str) -> str:
+    """The first clause of an explanation, as it stands under a code."""
+    clause = text.split(";", 1)[0].rstrip(".").replace("`", "")
+    return clause[:1].lower() + clause[1:]
+
+
 MEANINGS = {
-    **{code: text.replace("``", "") for code, text in (ERRORS | CODES).items()},
+    **{code: _short(text) for code, text in (ERRORS | CODES).items()},
+    "refused": "nothing answers at that address",
+    "timeout": "no complete answer in time",
+    "dns": "the host name does not resolve",
+    "truncated": "the image file ends too early",
+    "corrupt": "the image file is broken",
+    "not_image": "the answer is no image",
+    "incomplete_read": "the server stopped before the announced length",
+    "too_large": "more bytes than allowed",
+    "too_many_pixels": "more pixels than allowed, refused before decoding",
+    "too_many_redirects": "a chain or a circle of redirects",
+    "opted_out": "the server asked not to be used for training",
+    "address_denied": "the address is not a public one",
+    "scheme_denied": "neither http nor https",
+    "aspect": "image is too long or too wide",
     "http_404": "the server has no such page",
     "http_410": "the server says it is gone for good",
     "http_429": "the server was asked too often",
