@@ -18,7 +18,7 @@ import numpy as np
 from ...errors import DataError
 from ...shards import row_table, storage
 from ...shards.ingest import Copies, ingest_rows, journal_path
-from ...shards.shard import METADATA, Shard
+from ...shards.shard import IMAGE_EXTENSIONS, METADATA, Shard
 from ...shards.sources.base import Ingested, IngestOptions, Slot, Source
 from ...shards.url_index import copies_of, find_copies, index_urls, write_index
 from ..artifact import Artifact
@@ -289,9 +289,7 @@ def _finished(common: Ingest, name: str) -> Ingested | None:
         return None
     stats = storage.read_json(storage.join(common.folder, f"{name}_stats.json"))
     shard = common.shard(name)
-    tar = shard.open()
-    images = (e for key in tar.keys for e in [next(e for e in tar.extensions(key) if e not in ("json", "txt"))])
-    size = sum(len(tar.read(key, e) or b"") for key, e in zip(tar.keys, images, strict=True))
+    size = sum(length for _, length in shard.open().spans(*IMAGE_EXTENSIONS).values())
     told = {"rows": stats["count"], "successes": stats["successes"], "bytes": size, "status": stats["status_dict"]}
     return Ingested(shard, told)
 

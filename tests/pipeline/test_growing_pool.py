@@ -230,3 +230,25 @@ def test_scores_of_a_grown_pool_equal_those_of_the_whole(web, tmp_path):
     assert scores(tmp_path / "grown") == scores(tmp_path / "whole")
     assert len(scores(tmp_path / "whole")) == 22
     assert np.isfinite(scores(tmp_path / "whole")).all()
+
+
+def test_a_finished_shard_without_a_receipt_is_not_fetched_again(web, tmp_path):
+    """The worker was killed between the shard's last file and its receipt."""
+    web.broken = {5: 404}
+    table(web, tmp_path / "a.parquet", list(range(30)))
+    path = config(tmp_path, {"source": {"type": "urls", "path": str(tmp_path / "a.parquet")}})
+    run(path)
+    before = shards(tmp_path)
+    artifact = next((tmp_path / "runs" / "artifacts").glob("ingest-*"))
+    receipt = artifact / "parts" / "00000000.json"
+    told = json.loads(receipt.read_text())["result"]["stats"]
+    receipt.unlink()
+    for done in (artifact / "receipts").iterdir():
+        done.unlink()
+    web.asked.clear()
+    run(path)
+    assert not web.asked
+    assert shards(tmp_path) == before
+    again = json.loads(receipt.read_text())["result"]["stats"]
+    assert again == {key: told[key] for key in again}
+    assert again["bytes"] > 0
