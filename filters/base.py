@@ -14,15 +14,20 @@ Order never matters: rows reach `reduce` sorted by uid, then by part and row, wh
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import DataError
 from ..registry import Options, Registry
+from ..shards.image_pass import ImageReader
+
+if TYPE_CHECKING:
+    from ..pretrain.encoder import Encoder
+    from ..shards.shard import Shard
 
 T = TypeVar("T")
 
@@ -162,23 +167,137 @@ class Filter(Options):
         return {}
 
 
+class Columns(Protocol):
+    """All rows of a pool, part by part, failed ones included. Picklable: it may go along to a worker."""
+
+    shards: Sequence[Shard]
+
+    def part(self, index: int, rows: np.ndarray | None = None) -> Part:
+        """Part `index`, all rows or only some."""
+        ...
+
+
+class Context(Protocol):
+    """What a scorer may look at before it scores: the whole pool, target sets, encoders.
+
+    Attributes:
+        seed: of the run.
+    """
+
+    seed: int
+
+    @property
+    def pool(self) -> Pool:
+        """The usable rows of the pool. Only for scorers that say `Scorer.whole_pool`."""
+        ...
+
+    @property
+    def columns(self) -> Columns:
+        """The pool's files. Only for scorers that say `Scorer.whole_pool`."""
+        ...
+
+    def target(self, name: str) -> Pool:
+        """The usable rows of a target set, with the columns that `Scorer.targets` asked for."""
+        ...
+
+    def target_columns(self, name: str) -> Columns:
+        """The files of a target set."""
+        ...
+
+    def encoder(self, name: str) -> LoadEncoder:
+        """How a worker loads an encoder of the config (for prompts, through `call`)."""
+        ...
+
+    def evalset(self, name: str) -> str:
+        """Folder of an evaluation set in CLIP_benchmark's layout, one of `Scorer.evalsets`."""
+        ...
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """``function(*arguments)`` once, away from the driver."""
+        ...
+
+    def map(
+        self, function: Callable[..., dict[str, Any]], parts: Mapping[str, tuple[Any, ...]]
+    ) -> dict[str, dict[str, Any]]:
+        """Long work that must survive a kill: ``function(task, *arguments)`` per named part, each with a receipt.
+
+        The function returns strict JSON; ``task`` has ``out`` (folder for finished files, published atomically),
+        ``scratch`` (folder for resumable state) and ``progress(done, total)``.
+        """
+        ...
+
+
+class LoadEncoder(Protocol):
+    """A picklable recipe for an encoder; `load` is cached in each worker."""
+
+    def load(self) -> Encoder: ...
+
+
 class Scorer(Options):
-    """Base of all scorers: a map from the columns of one part to new columns. Registered in `SCORERS`."""
+    """Base of all scorers: a map from the columns of one part to new columns. Registered in `SCORERS`.
+
+    Attributes:
+        version: bump when the same options would give other values; part of the fingerprint.
+        whole_pool: `fit` looks at the pool, so the score changes when the pool grows; others are kept per shard.
+    """
 
     version: ClassVar[int] = 1
+    whole_pool: ClassVar[bool] = False
     type: str
 
     @abstractmethod
     def columns(self) -> list[str]:
-        """Columns that `score` reads."""
+        """Columns of the pool that `fit` and `score` read."""
+
+    def targets(self) -> dict[str, list[str]]:
+        """Target sets that `fit` reads, and which embeddings and scores of them."""
+        return {}
+
+    def encoders(self) -> list[str]:
+        """Encoders of the config that `fit` itself needs (for prompts), beside those whose columns are read."""
+        return []
+
+    def evalsets(self) -> list[str]:
+        """Evaluation sets that `fit` reads: built-in names or folders."""
+        return []
+
+    def files(self) -> list[str]:
+        """Local files that the score depends on; their content is part of the fingerprint."""
+        return []
+
+    def fit(self, context: Context) -> Any:
+        """Look at targets, prompts or the whole pool first; returns a picklable state for `score`."""
+        return None
 
     @abstractmethod
-    def score(self, part: Part, name: str) -> dict[str, np.ndarray | pa.Array]:
+    def score(self, part: Part, name: str, state: Any = None) -> dict[str, np.ndarray | pa.Array]:
         """New columns of the part, row-aligned. `name`: the scorer's in the config, and the main column's."""
 
-    def describe(self) -> dict[str, Any]:
-        """Facts for the record as strict JSON: which model file made the column..."""
+    def describe(self, state: Any = None) -> dict[str, Any]:
+        """Facts for the record as strict JSON: which model file made the column, learned weights..."""
         return {}
+
+
+class PixelScorer(Scorer):
+    """Base of scorers that look at pictures. They share one read and one decode with each other and the encoders."""
+
+    @abstractmethod
+    def reader(self, name: str, state: Any = None) -> PixelReader:
+        """Something that looks at the pictures of some shards, on a worker; loads its model here."""
+
+    def columns(self) -> list[str]:
+        return []
+
+    def score(self, part: Part, name: str, state: Any = None) -> dict[str, np.ndarray | pa.Array]:
+        raise DataError(f"the scorer {self.type!r} looks at pictures; it needs shards, not columns")
+
+
+class PixelReader(ImageReader, Protocol):
+    """An `ImageReader` whose result are columns."""
+
+    def result(self, index: int) -> dict[str, np.ndarray | pa.Array]:
+        """Row-aligned columns of shard `index`, null or NaN where there is no picture; after `finish`."""
+        ...
 
 
 FILTERS: Registry[Filter] = Registry("filter")

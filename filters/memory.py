@@ -12,7 +12,7 @@ that everything is in memory at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +21,7 @@ import pyarrow as pa
 from ..errors import DataError
 from ..registry import unknown
 from ..shards.uid import RECORD, argsort, to_records
-from .base import Decision, Emitted, Filter, Part, Scorer
+from .base import Decision, Emitted, Filter, LoadEncoder, Part, Scorer
 from .shuffle import align, gather, split
 
 T = TypeVar("T")
@@ -134,15 +134,106 @@ class MemoryPool:
                 results.setdefault(int(index), []).append(routed)
         return MemoryRouted(results)
 
-    def score(self, name: str, scorer: Scorer) -> MemoryPool:
-        """The pool with a scorer's columns added to every row of every part."""
+    def score(self, name: str, scorer: Scorer, context: MemoryContext | None = None) -> MemoryPool:
+        """The pool with a scorer's columns added to every row of every part.
+
+        Args:
+            context: target sets and encoders, if the scorer asks for any.
+        """
+        context = MemoryContext() if context is None else context
+        state = scorer.fit(context.of(self))
         scored = []
         for part in self.members:
             table = part.table
-            for column, values in scorer.score(part.only(np.arange(len(table))), name).items():
+            for column, values in scorer.score(part.only(np.arange(len(table))), name, state).items():
                 table = table.append_column(column, values if isinstance(values, pa.Array) else pa.array(values))
             scored.append(MemoryPart(part.name, part.index, table, part.embeddings, part.rows))
         return MemoryPool(scored, self.seed)
+
+
+@dataclass(frozen=True)
+class MemoryColumns:
+    """`base.Columns` of a pool in memory. It has no shards: scorers that need pictures need files."""
+
+    members: tuple[MemoryPart, ...]
+    shards: Sequence[Any] = ()
+
+    def part(self, index: int, rows: np.ndarray | None = None) -> MemoryPart:
+        part = self.members[index]
+        return part.only(np.arange(len(part.table)) if rows is None else rows)
+
+
+@dataclass(frozen=True)
+class MemoryTask:
+    """What a long call knows about itself (`Context.map`), in a folder of its own."""
+
+    out: str
+    scratch: str
+
+    def progress(self, done: int, total: int) -> None:
+        """Nobody looks."""
+
+
+@dataclass(frozen=True)
+class MemoryContext:
+    """`base.Context` on one machine, in memory.
+
+    Attributes:
+        targets: target sets by name.
+        encoders: objects with `load`, by name.
+        folder: where long work keeps its files; needed only by scorers that train.
+    """
+
+    targets: Mapping[str, MemoryPool] = field(default_factory=dict)
+    encoders: Mapping[str, LoadEncoder] = field(default_factory=dict)
+    evalsets: Mapping[str, str] = field(default_factory=dict)
+    folder: str | None = None
+    own: MemoryPool | None = None
+
+    def of(self, pool: MemoryPool) -> MemoryContext:
+        """The same context around a pool."""
+        return replace(self, own=pool)
+
+    @property
+    def seed(self) -> int:
+        return self.pool.seed
+
+    @property
+    def pool(self) -> MemoryPool:
+        if self.own is None:
+            raise DataError("this context has no pool")
+        return self.own
+
+    @property
+    def columns(self) -> MemoryColumns:
+        return MemoryColumns(tuple(self.pool.members))
+
+    def target(self, name: str) -> MemoryPool:
+        if name not in self.targets:
+            raise DataError(unknown("target set", name, self.targets))
+        return self.targets[name]
+
+    def target_columns(self, name: str) -> MemoryColumns:
+        return MemoryColumns(tuple(self.target(name).members))
+
+    def encoder(self, name: str) -> LoadEncoder:
+        if name not in self.encoders:
+            raise DataError(unknown("encoder", name, self.encoders))
+        return self.encoders[name]
+
+    def evalset(self, name: str) -> str:
+        return self.evalsets.get(name, name)
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        return function(*arguments)
+
+    def map(
+        self, function: Callable[..., dict[str, Any]], parts: Mapping[str, tuple[Any, ...]]
+    ) -> dict[str, dict[str, Any]]:
+        if self.folder is None:
+            raise DataError("this score trains; give the context a folder for its files")
+        task = [MemoryTask(f"{self.folder}/data", f"{self.folder}/scratch/{name}") for name in parts]
+        return {name: function(t, *arguments) for t, (name, arguments) in zip(task, parts.items(), strict=True)}
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,15 @@ class Ledger:
 
     def rounds(self, number: int) -> list[list[str]]:
         """The codes of every retry of a shard, in order."""
-        return [retry["codes"] for retry in self.retries if number in retry["shards"]]
+        return self.all_rounds().get(number, [])
+
+    def all_rounds(self) -> dict[int, list[list[str]]]:
+        """`rounds` of every shard that was ever retried."""
+        found: dict[int, list[list[str]]] = {}
+        for retry in self.retries:
+            for number in retry["shards"]:
+                found.setdefault(number, []).append(retry["codes"])
+        return found
 
     def save(self) -> None:
         storage.write_json(self.path, {"numbers": self.numbers, "retries": self.retries})

@@ -7,7 +7,7 @@ are others (their samples may be more), and an ordinary run makes them: it can b
 from __future__ import annotations
 
 from ..errors import ConfigError, CurateError
-from ..shards.shard import SUCCESS
+from ..shards.shard import METADATA, SUCCESS
 from .plan import Plan
 from .stages.pool import IngestStage
 
@@ -46,12 +46,13 @@ def note_retry(plan: Plan, artifacts: str, codes: list[str]) -> int:
         raise CurateError("--retry: no source of this pool fetches from the web")
     rows = 0
     failures: dict[str, int] = {}
+    ledgers = []
     for stage in web:
         artifact = stage.artifact(artifacts)
         for code, count in artifact.summary["status"].items():
-            if code != SUCCESS:
+            if code not in (SUCCESS, METADATA):
                 failures[code] = failures.get(code, 0) + count
-        wanted = codes or [code for code in artifact.summary["status"] if code not in {*FINAL, SUCCESS}]
+        wanted = codes or [code for code in artifact.summary["status"] if code not in {*FINAL, SUCCESS, METADATA}]
         if not any(artifact.summary["status"].get(code) for code in wanted):
             continue
         shards = []
@@ -63,10 +64,12 @@ def note_retry(plan: Plan, artifacts: str, codes: list[str]) -> int:
                 shards.append(int(entry["part"].split(".")[0]))
         ledger = stage.ledger()
         ledger.retries.append({"codes": sorted(wanted), "shards": shards})
-        ledger.save()
+        ledgers.append(ledger)
     if not rows:
         told = ", ".join(f"{code} {count}" for code, count in sorted(failures.items())) or "none"
         raise CurateError(
             f"--retry: no row failed with {', '.join(codes) or 'anything that can heal'}; failures: {told}"
         )
+    for ledger in ledgers:  # only when nothing can be refused any more
+        ledger.save()
     return rows

@@ -293,6 +293,7 @@ def _write_stats(path: str, stats: Mapping[str, Any], status: list[str], started
         {
             "count": stats["rows"],
             "successes": stats["successes"],
+            "animated": stats["animated"],
             "failed_to_download": status.count(FAILED_TO_DOWNLOAD),
             "failed_to_resize": status.count(FAILED_TO_RESIZE),
             "duration": ended - started,

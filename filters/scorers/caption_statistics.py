@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,6 @@ class CaptionStatistics(Scorer):
     def columns(self) -> list[str]:
         return ["caption"]
 
-    def score(self, part: Part, name: str) -> dict[str, np.ndarray | pa.Array]:
+    def score(self, part: Part, name: str, state: Any = None) -> dict[str, np.ndarray | pa.Array]:
         captions = part.arrow("caption")
         return {name: words(captions).astype(np.float32), f"{name}_chars": characters(captions).astype(np.float32)}

@@ -6,7 +6,7 @@ CLIPScore is, which would make all negatives equal.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,7 @@ class ClipSimilarity(Scorer):
     def columns(self) -> list[str]:
         return [f"{self.encoder}.image", f"{self.encoder}.text"]
 
-    def score(self, part: Part, name: str) -> dict[str, np.ndarray | pa.Array]:
+    def score(self, part: Part, name: str, state: Any = None) -> dict[str, np.ndarray | pa.Array]:
         image, text = (part.array(column) for column in self.columns())
         if image.shape != text.shape:
             raise DataError(f"{self.encoder}: image embeddings are {image.shape}, text embeddings {text.shape}")

@@ -33,11 +33,11 @@ class Language(Scorer):
     def columns(self) -> list[str]:
         return ["caption"]
 
-    def score(self, part: Part, name: str) -> dict[str, np.ndarray | pa.Array]:
+    def score(self, part: Part, name: str, state: Any = None) -> dict[str, np.ndarray | pa.Array]:
         codes, probabilities = identify(part.arrow("caption").to_pylist())
         return {name: pa.array(codes, pa.string()), f"{name}_probability": probabilities}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self, state: Any = None) -> dict[str, Any]:
         return {"model": MODEL, "sha256": hashlib.sha256(model_path().read_bytes()).hexdigest()}
 
 

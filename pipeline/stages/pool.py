@@ -247,7 +247,8 @@ def _retry_shards(
     results: dict[int, dict[str, Any]],
 ) -> dict[int, dict[str, Any]]:
     """Make those shards again that were to be retried, retry after retry; returns the last of each."""
-    rounds = {number: ledger.rounds(number) for number in results}
+    every = ledger.all_rounds()
+    rounds = {number: every.get(number, []) for number in results}
     for turn in range(max(map(len, rounds.values()), default=0)):
         again = {number: codes[turn] for number, codes in rounds.items() if len(codes) > turn}
         names = {number: f"{number:08d}.r{turn + 1}" for number in again}
@@ -291,7 +292,7 @@ def _finished(common: Ingest, name: str) -> Ingested | None:
     shard = common.shard(name)
     size = sum(length for _, length in shard.open().spans(*IMAGE_EXTENSIONS).values())
     told = {"rows": stats["count"], "successes": stats["successes"], "bytes": size, "status": stats["status_dict"]}
-    return Ingested(shard, told)
+    return Ingested(shard, {**told, "animated": stats.get("animated", 0)})
 
 
 def _forget_journal(common: Ingest, number: int) -> None:
