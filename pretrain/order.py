@@ -29,12 +29,12 @@ def positions(seed: int, n: int, start: int, stop: int) -> np.ndarray:
         epoch, first = divmod(at, n)
         end = min(stop, (epoch + 1) * n)
         places = np.arange(first, first + end - at, dtype=np.uint64)
-        found[at - start : end - start] = _permuted(places, n, streams.key(seed, "order", epoch))
+        found[at - start : end - start] = permuted(places, n, streams.key(seed, "order", epoch))
         at = end
     return found
 
 
-def _permuted(x: np.ndarray, n: int, stream: int) -> np.ndarray:
+def permuted(x: np.ndarray, n: int, stream: int) -> np.ndarray:
     """Image of ``x (m,) uint64`` under the keyed permutation of 0..n-1."""
     bits = (n - 1).bit_length()
     round_keys = streams.words(stream, 0, 1, ROUNDS)[0]
