@@ -31,6 +31,7 @@ class Batch:
 
     Attributes:
         step: number of the step, from 0.
+        samples: ``(b,) int64``, their numbers in the dataset, replacements included.
         images: ``(b, h, w, 3) uint8``, cropped and resized, not normalised.
         tokens: ``(m, context_length) int64``, the distinct captions.
         caption: ``(b,) int64``, row of `tokens` of each sample.
@@ -38,6 +39,7 @@ class Batch:
     """
 
     step: int
+    samples: np.ndarray
     images: np.ndarray
     tokens: np.ndarray
     caption: np.ndarray
@@ -117,7 +119,7 @@ class Loader:
 
         distinct: dict[str, int] = {}
         caption = [distinct.setdefault(self._dataset.caption(sample), len(distinct)) for sample in samples]
-        return Batch(step, images, self._tokenizer(list(distinct)), np.array(caption), replaced)
+        return Batch(step, np.array(samples), images, self._tokenizer(list(distinct)), np.array(caption), replaced)
 
     def _replacement(self, position: int) -> tuple[int, np.ndarray]:
         """A decodable sample, and its image, in place of the corrupt one at `position`."""
