@@ -47,6 +47,7 @@ def evaluate(
     cache_dir: str | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    pretrained: str | None = None,
 ) -> dict[str, Any]:
     """Run every suite on every set and write the results.
 
@@ -58,6 +59,7 @@ def evaluate(
         cache_dir: folder where image features are kept; with it, a killed evaluation goes on where it was.
         device: ``auto``, ``cpu``, ``cuda``...
         progress: called with (images embedded, images to embed).
+        pretrained: local checkpoint, when `encoder_dir` is a model name.
 
     Returns:
         The results without the per-class tables, as strict JSON: ``{"encoder": digest, "results": [...]}``.
@@ -69,7 +71,7 @@ def evaluate(
     sets = open_sets(evalset_folders, suites)
     from ..pretrain.encoder import Encoder
 
-    encoder = Encoder.load(encoder_dir, device=device)
+    encoder = Encoder.load(encoder_dir, pretrained, device=device)
     name = encoder_dir.rstrip("/").rsplit("/", 1)[-1]
     return evaluate_encoder(encoder, sets, suites, out, name, cache_dir, progress)
 

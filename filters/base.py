@@ -170,7 +170,8 @@ class Filter(Options):
 class Columns(Protocol):
     """All rows of a pool, part by part, failed ones included. Picklable: it may go along to a worker."""
 
-    shards: Sequence[Shard]
+    @property
+    def shards(self) -> Sequence[Shard]: ...
 
     def part(self, index: int, rows: np.ndarray | None = None) -> Part:
         """Part `index`, all rows or only some."""
@@ -178,13 +179,17 @@ class Columns(Protocol):
 
 
 class Context(Protocol):
-    """What a scorer may look at before it scores: the whole pool, target sets, encoders.
+    """What a scorer may look at before it scores: the whole pool, target sets, encoders."""
 
-    Attributes:
-        seed: of the run.
-    """
+    @property
+    def seed(self) -> int:
+        """Of the run; 0 for scores that do not depend on the whole pool."""
+        ...
 
-    seed: int
+    @property
+    def scratch(self) -> str:
+        """Folder for files that outlive a kill, but not the finished score."""
+        ...
 
     @property
     def pool(self) -> Pool:
@@ -255,6 +260,10 @@ class Scorer(Options):
 
     def encoders(self) -> list[str]:
         """Encoders of the config that `fit` itself needs (for prompts), beside those whose columns are read."""
+        return []
+
+    def models(self) -> list[str]:
+        """Model architectures that it builds; their identity is part of the fingerprint."""
         return []
 
     def evalsets(self) -> list[str]:

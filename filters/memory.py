@@ -182,12 +182,14 @@ class MemoryContext:
         targets: target sets by name.
         encoders: objects with `load`, by name.
         folder: where long work keeps its files; needed only by scorers that train.
+        shards: of the pool, one per part; needed only by scorers that look at pictures while they train.
     """
 
     targets: Mapping[str, MemoryPool] = field(default_factory=dict)
     encoders: Mapping[str, LoadEncoder] = field(default_factory=dict)
     evalsets: Mapping[str, str] = field(default_factory=dict)
     folder: str | None = None
+    shards: Sequence[Any] = ()
     own: MemoryPool | None = None
 
     def of(self, pool: MemoryPool) -> MemoryContext:
@@ -199,6 +201,12 @@ class MemoryContext:
         return self.pool.seed
 
     @property
+    def scratch(self) -> str:
+        if self.folder is None:
+            raise DataError("this score keeps files; give the context a folder for them")
+        return f"{self.folder}/scratch"
+
+    @property
     def pool(self) -> MemoryPool:
         if self.own is None:
             raise DataError("this context has no pool")
@@ -206,7 +214,7 @@ class MemoryContext:
 
     @property
     def columns(self) -> MemoryColumns:
-        return MemoryColumns(tuple(self.pool.members))
+        return MemoryColumns(tuple(self.pool.members), self.shards)
 
     def target(self, name: str) -> MemoryPool:
         if name not in self.targets:
@@ -230,9 +238,7 @@ class MemoryContext:
     def map(
         self, function: Callable[..., dict[str, Any]], parts: Mapping[str, tuple[Any, ...]]
     ) -> dict[str, dict[str, Any]]:
-        if self.folder is None:
-            raise DataError("this score trains; give the context a folder for its files")
-        task = [MemoryTask(f"{self.folder}/data", f"{self.folder}/scratch/{name}") for name in parts]
+        task = [MemoryTask(f"{self.folder}/data", f"{self.scratch}/{name}") for name in parts]
         return {name: function(t, *arguments) for t, (name, arguments) in zip(task, parts.items(), strict=True)}
 
 

@@ -79,6 +79,10 @@ class Engine(Protocol):
         """Queue a call; the future never carries an exception."""
         ...
 
+    def gpus(self) -> int:
+        """How many GPUs its workers can be given."""
+        ...
+
     def close(self) -> None:
         """Stop all work at once; unfinished calls end with an error outcome."""
         ...
@@ -149,6 +153,9 @@ class InlineEngine:
             else:
                 future.set_result(execute(call.function, call.arguments))
         return future
+
+    def gpus(self) -> int:
+        return 0  # nothing is handed out: a call sees what this process sees
 
     def close(self) -> None:
         self._closed = True

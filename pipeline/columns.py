@@ -40,6 +40,11 @@ class ColumnStore:
         """Part `index`, all rows or only some."""
         return FilePart(self, index, rows)
 
+    def modalities(self, encoder: str) -> list[str]:
+        """What an encoder embedded: pictures, captions, or both."""
+        stem = storage.join(self.embeddings[encoder], self.shards[0].name)
+        return [m for m in MODALITIES if storage.exists(f"{stem}.{m}.npy")]
+
     def score_of(self, column: str) -> str | None:
         """The score whose file holds `column`, if it is a score's."""
         owners = [s for s in self.scores if column == s or column.startswith(f"{s}_")]
@@ -49,7 +54,9 @@ class ColumnStore:
 def require_columns(store: ColumnStore, columns: Sequence[str], where: str) -> None:
     """Raise `ConfigError` for a column that neither the row table nor a score nor an encoder provides."""
     first = store.shards[0]
-    known = [*first.column_names(), *(f"{e}.{m}" for e in store.embeddings for m in MODALITIES)]
+    known = list(first.column_names())
+    for encoder in store.embeddings:
+        known += [f"{encoder}.{modality}" for modality in store.modalities(encoder)]
     for folder in store.scores.values():
         known += pq.read_schema(storage.local(storage.join(folder, f"{first.name}.parquet"))).names
     for column in columns:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ..eval.suites import SuiteOption, parse_suites
 from ..filters.base import Filter, Scorer
+from ..filters.embedding_imports import EMBEDDING_IMPORTS, EmbeddingImport
 from ..filters.registered import FILTERS, SCORERS
 from ..pretrain.recipe import RECIPES, Recipe
 from ..registry import Options, unknown
@@ -30,10 +31,12 @@ def _named(value: Any) -> Any:
 if TYPE_CHECKING:
     SourceOption = Source
     ScorerOption = Scorer
+    ImportOption = EmbeddingImport
     FilterOption = Filter
     RecipeOption = Recipe
 else:  # one of the registered classes, told apart by `type`
     SourceOption, ScorerOption, FilterOption = SOURCES.union(), SCORERS.union(), FILTERS.union()
+    ImportOption = EMBEDDING_IMPORTS.union()
     RecipeOption = Annotated[RECIPES.union(), BeforeValidator(_named)]
 Name = Annotated[str, Field(pattern=NAME)]
 
@@ -66,19 +69,46 @@ class EncoderTraining(Options):
         default_factory=lambda: RECIPES["clip"].model_validate({}), description="How to train."
     )
     samples_seen: int = Field(ge=1, description="Training budget in samples.")
+    start: str | None = Field(
+        None, description="Weights to start from: another encoder of this config, a checkpoint, or an encoder folder."
+    )
 
 
 class EncoderConfig(Options):
-    """A model that reads the pool and makes embedding columns."""
+    """A model that reads the pool and makes embedding columns, or embeddings that exist already."""
 
-    model: str = Field(description="open_clip model name, a shipped tiny model, or a path to a model JSON.")
+    model: str | None = Field(
+        None,
+        description="open_clip model name, `timm:NAME` (pictures only), a shipped tiny model, or a model JSON.",
+    )
     pretrained: str | None = Field(None, description="Local checkpoint, or encoder folder.")
     train: EncoderTraining | None = Field(None, description="Train it here instead of loading it.")
+    embeddings: ImportOption | None = Field(None, description="Take over embeddings that exist, joined by uid.")
+    of: str | None = Field(None, description="Another encoder's model, looking at pictures changed by `mask_text`.")
+    mask_text: bool = Field(
+        False, description="Paint over text in the pictures before they are embedded (T-MARS). Needs `of`."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs; auto = a GPU if any.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Arithmetic of the model: auto = fp32 on a CPU, bf16 on a GPU."
+    )
+    store: Literal["float16", "float32"] = Field("float16", description="How embeddings are kept.")
 
     @model_validator(mode="after")
     def _one_origin(self) -> EncoderConfig:
-        if (self.pretrained is None) == (self.train is None):
-            raise ValueError("an encoder needs exactly one of `pretrained` (a local path) and `train`")
+        origins = ("pretrained", "train", "embeddings", "of")
+        given = [name for name in origins if getattr(self, name) is not None]
+        if len(given) != 1:
+            told = f"this one has {' and '.join(given)}" if given else "this one has none"
+            raise ValueError(
+                "an encoder needs exactly one of `pretrained` (a local path), `train`, `embeddings` and `of`; " + told
+            )
+        if (self.model is None) != (given[0] in ("embeddings", "of")):
+            raise ValueError(
+                f"an encoder with `{given[0]}` " + ("needs a `model`" if self.model is None else "has no `model`")
+            )
+        if self.mask_text != (self.of is not None):
+            raise ValueError("`of: NAME` and `mask_text: true` belong together")
         return self
 
 
@@ -116,6 +146,9 @@ class EvalConfig(Options):
     suites: list[SuiteOption] = Field(
         default_factory=lambda: parse_suites(["zero_shot"]), description="What to measure."
     )
+    encoders: Literal["trained", "all"] | list[str] = Field(
+        "trained", description="Encoders to measure, too; by default those that are trained in this run."
+    )
     data: list[str] = Field(description="Evaluation sets: `digits` (built in) or folders in CLIP_benchmark's layout.")
     control: str | None = Field(None, description="Subset that the others are compared with; default: the first.")
 
@@ -152,6 +185,9 @@ class Config(Options):
     workdir: str = Field("runs", description="Folder of all runs; finished work in it is reused.")
     seed: int = Field(0, ge=0, description="All randomness is a function of it.")
     pool: PoolConfig = Field(description="Where samples come from.")
+    targets: dict[Name, SourceOption] = Field(
+        default_factory=dict, description="Sets of samples that scores compare the pool with; ingested like the pool."
+    )
     encoders: dict[Name, EncoderConfig] = Field(default_factory=dict, description="Models that read the pool.")
     scores: dict[Name, ScorerOption] = Field(default_factory=dict, description="Named columns over the whole pool.")
     subsets: dict[Name, list[FilterOption]] = Field(
@@ -185,20 +221,40 @@ class Config(Options):
                 require("subset", section, name, self.subsets)
         for name in self.release.embeddings if self.release else []:
             require("encoder", "release.embeddings", name, self.encoders)
+        for name in self.measured_encoders():
+            require("encoder", "eval.encoders", name, self.encoders)
+        for name, encoder in self.encoders.items():
+            if encoder.of is not None:
+                require("encoder", f"encoders.{name}.of", encoder.of, self.encoders)
+                if self.encoders[encoder.of].model is None:
+                    raise ValueError(f"encoders.{name}.of: {encoder.of!r} has no model of its own")
         for holder, option in self._users_of_columns():
-            encoder = getattr(option, "encoder", None)
-            if encoder is not None:
-                require("encoder", f"{holder} ({option.type})", encoder, self.encoders)
+            for field in ("encoder", "image_encoder"):
+                if (named := getattr(option, field, None)) is not None:
+                    require("encoder", f"{holder} ({option.type})", named, self.encoders)
+            for target in option.targets() if isinstance(option, Scorer) else ():
+                require("target set", f"{holder} ({option.type})", target, self.targets)
             like = getattr(option, "like", None)
             if like is not None:
                 require("subset", f"{holder} ({option.type})", like, self.subsets)
-        if self.eval and not self.pretrain:
-            raise ValueError("eval: there is nothing to evaluate without a `pretrain` section")
+        if self.eval and not self.pretrain and not self.measured_encoders():
+            raise ValueError("eval: there is nothing to evaluate without a `pretrain` section or `encoders`")
         return self
 
     def _users_of_columns(self) -> list[tuple[str, Any]]:
         users = [(f"scores.{name}", option) for name, option in self.scores.items()]
         return users + [(f"subsets.{name}", option) for name, filters in self.subsets.items() for option in filters]
+
+    def measured_encoders(self) -> list[str]:
+        """Names of the encoders that are evaluated."""
+        if self.eval is None:
+            return []
+        wanted = self.eval.encoders
+        if wanted == "trained":
+            return [name for name, encoder in self.encoders.items() if encoder.train]
+        if wanted == "all":
+            return [name for name, encoder in self.encoders.items() if encoder.model]
+        return list(wanted)
 
     def trained_subsets(self) -> list[str]:
         """Names of the subsets that are trained on, in the config's order."""

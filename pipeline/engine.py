@@ -123,6 +123,9 @@ class RayEngine:
             self._inbox.put(job)
         return job.future
 
+    def gpus(self) -> int:
+        return int(ray.cluster_resources().get("GPU", 0))
+
     def close(self) -> None:
         if not self._closing.is_set():
             self._closing.set()

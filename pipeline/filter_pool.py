@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -47,10 +48,14 @@ class Survivors:
 
 
 class StagePool:
-    """The alive rows of all parts, for `Filter.fit` running inside a stage."""
+    """The alive rows of all parts, for a `fit` that runs inside a stage.
 
-    def __init__(self, work: Work, survivors: Survivors, seed: int) -> None:
-        self._work, self._survivors = work, survivors
+    Args:
+        label: tells the files of several pools of one stage apart.
+    """
+
+    def __init__(self, work: Work, survivors: Survivors, seed: int, label: str = "") -> None:
+        self._work, self._survivors, self._label = work, survivors, label
         self.seed = seed
         self.parts: Sequence[str] = [s.name for s in survivors.store.shards]
         self._shuffles = 0
@@ -69,7 +74,7 @@ class StagePool:
         buckets: int,
         *arguments: Any,
     ) -> FileRouted:
-        folder = self._work.artifact.scratch(f"shuffle{self._shuffles}")
+        folder = self._work.artifact.scratch(f"{self._label}shuffle{self._shuffles}")
         self._shuffles += 1
         calls = [(emit, self._survivors, i, arguments, folder, buckets) for i in range(len(self.parts))]
         sizes = self._work.gather(_emit, calls)
@@ -77,6 +82,8 @@ class StagePool:
         bounds = np.linspace(0, buckets, groups + 1).astype(int)
         calls = [(reduce, self.parts, folder, g, int(bounds[g]), int(bounds[g + 1]), arguments) for g in range(groups)]
         self._work.gather(_reduce, calls)
+        for name in self.parts:  # as large as the columns that were sent
+            Path(storage.local(storage.join(folder, f"{name}.emit"))).unlink(missing_ok=True)
         return FileRouted(folder, groups)
 
 

@@ -6,9 +6,11 @@ worker lives. Counting costs an `nvidia-smi` and is done only when a call wants 
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +18,11 @@ from ..errors import CurateError
 
 ASK_TORCH = "import torch; print(torch.cuda.device_count())"
 TIMEOUT_S = 120.0
+
+
+def may_have_gpus() -> bool:
+    """Whether counting is worth its while; without a driver's device files there is nothing to count."""
+    return bool(shutil.which("nvidia-smi") or glob.glob("/dev/nvidia[0-9]*"))
 
 
 def visible_gpus() -> list[str]:

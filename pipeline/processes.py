@@ -31,7 +31,7 @@ import cloudpickle
 
 from ..errors import CurateError
 from .calls import Call, Outcome, Resources
-from .gpus import GpuShares, visible_gpus
+from .gpus import GpuShares, may_have_gpus, visible_gpus
 from .worker_process import WorkerHost, WorkerLost, WorkerProcess
 
 PRELOAD = (
@@ -112,6 +112,13 @@ class ProcessEngine:
         self._serial = itertools.count()
         self._closed = False
         self._host = WorkerHost(preload)
+
+    def gpus(self) -> int:
+        if self._gpus is None:
+            names = visible_gpus() if may_have_gpus() else []
+            with self._lock:
+                self._gpus = self._gpus or GpuShares(names)
+        return len(self._gpus.free)
 
     def submit(self, call: Call) -> Future[Outcome]:
         job = _Job(call, Future(), next(self._serial))

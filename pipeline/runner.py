@@ -20,13 +20,14 @@ from ..errors import CurateError, Interrupted
 from .artifact import Artifact
 from .calls import Call, Engine, InlineEngine, Outcome, Resources
 from .config import ClusterConfig
-from .part import run_part
+from .part import run_bundle, run_part
 from .plan import Plan
 from .progress import Progress
-from .stage import Stage, Work
+from .stage import Companion, Stage, Work
 
 T = TypeVar("T")
 STAGES_AT_ONCE = 8
+BUNDLES_PER_WORKER = 3  # so that workers end at about the same time
 RECORDED_VERSIONS = ("curate", "torch", "open_clip_torch", "faiss-cpu", "numpy", "pyarrow", "ray", "scikit-learn")
 
 
@@ -68,6 +69,7 @@ class _StageWork(Work):
 
     def __init__(self, stage: Stage, artifact: Artifact, inputs: Mapping[str, Artifact], runner: Runner) -> None:
         self.stage, self.artifact, self.inputs = stage, artifact, inputs
+        self.companions = [c for s in stage.companions if (c := runner.companion(s)) is not None]
         self._runner = runner
         self.parts = 0
         self.part_seconds = 0.0
@@ -79,26 +81,65 @@ class _StageWork(Work):
         parts: Mapping[str, tuple[Any, ...]],
         resources: Resources = Resources(),  # noqa: B008  (immutable)
     ) -> dict[str, dict[str, Any]]:
+        def call(names: list[str]) -> Call:
+            return self._call(names[0], run_part, (function, self.artifact, names[0], parts[names[0]]), resources)
+
+        failures = self._run([[name] for name in self._unfinished(parts)], call)
+        return self._results(parts, failures)
+
+    def map_bundles(
+        self,
+        function: Callable[..., list[dict[str, Any]]],
+        parts: Mapping[str, tuple[Any, ...]],
+        weights: Mapping[str, int],
+        most: int,
+        resources: Resources = Resources(),  # noqa: B008  (immutable)
+    ) -> dict[str, dict[str, Any]]:
+        def call(names: list[str]) -> Call:
+            label = names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}"
+            arguments = (function, self.artifact, names, [parts[n] for n in names])
+            return self._call(label, run_bundle, arguments, resources)
+
+        todo = self._unfinished(parts)
+        if not todo:
+            return self._results(parts, [])
+        share = sum(weights[n] for n in todo) / (BUNDLES_PER_WORKER * self._runner.engine.get().workers)
+        bundles = _bundles(todo, weights, min(most, share))
+        failures = self._run(bundles, call)
+        together = {n for names in bundles if len(names) > 1 for n in names}
+        again = [name for name, _ in failures if name in together]
+        if again:  # part by part: a bad one must not take its neighbours with it
+            failures = [f for f in failures if f[0] not in together] + self._run([[n] for n in again], call)
+        return self._results(parts, failures)
+
+    def gpus(self) -> int:
+        return self._runner.engine.get().gpus()
+
+    def _call(self, label: str, function: Any, arguments: tuple[Any, ...], resources: Resources) -> Call:
+        height = self._runner.heights[self.stage.name]
+        return Call(f"{self.stage.name} {label}", function, arguments, resources, height)
+
+    def _unfinished(self, parts: Mapping[str, tuple[Any, ...]]) -> list[str]:
+        """Parts without a receipt, in order; shows how many have one."""
         finished = self.artifact.finished_parts() & parts.keys()
-        todo = [name for name in parts if name not in finished]
-        progress = self._runner.progress
-        progress.parts(self.stage.name, len(finished), len(parts))
-        calls = [
-            Call(
-                f"{self.stage.name} {name}",
-                run_part,
-                (function, self.artifact, name, parts[name]),
-                resources,
-                self._runner.heights[self.stage.name],
-            )
-            for name in todo
-        ]
+        self._runner.progress.parts(self.stage.name, len(finished), len(parts))
+        return [name for name in parts if name not in finished]
+
+    def _run(self, groups: list[list[str]], call: Callable[[list[str]], Call]) -> list[tuple[str, Outcome]]:
+        """One call per group of parts; returns the parts that failed."""
         failures: list[tuple[str, Outcome]] = []
-        for i, outcome in self._complete(calls, todo):
-            if outcome.error is not None:
-                failures.append((todo[i], outcome))
-            else:
-                progress.advance(self.stage.name, todo[i])
+        for i, outcome in self._complete([call(group) for group in groups], groups):
+            for name in groups[i]:
+                if outcome.error is not None:
+                    failures.append((name, outcome))
+                else:
+                    self._runner.progress.advance(self.stage.name, name)
+        return failures
+
+    def _results(
+        self, parts: Mapping[str, tuple[Any, ...]], failures: list[tuple[str, Outcome]]
+    ) -> dict[str, dict[str, Any]]:
+        """What all parts returned, from their receipts, in order."""
         if failures:
             raise _failure(self.stage.name, failures, len(parts))
         results = {}
@@ -117,7 +158,7 @@ class _StageWork(Work):
         results: list[Any] = [None] * len(calls)
         names = [f"{function.__name__} {i}" for i in range(len(calls))]
         failures = []
-        for i, outcome in self._complete(calls, names):
+        for i, outcome in self._complete(calls, [[name] for name in names]):
             results[i] = outcome.value
             self.part_seconds += outcome.seconds
             if outcome.error is not None:
@@ -126,8 +167,8 @@ class _StageWork(Work):
             raise _failure(self.stage.name, failures, len(calls))
         return results
 
-    def _complete(self, calls: list[Call], names: list[str]) -> Iterator[tuple[int, Outcome]]:
-        """Outcomes as they come, with a bounded number of calls in flight."""
+    def _complete(self, calls: list[Call], names: list[list[str]]) -> Iterator[tuple[int, Outcome]]:
+        """Outcomes as they come, with a bounded number of calls in flight; `names`: the parts of each call."""
         if not calls:
             return
         engine = self._runner.engine.get()
@@ -147,7 +188,21 @@ class _StageWork(Work):
                 outcome = future.result()
                 self._runner.check_stop()
                 yield in_flight.pop(future), outcome
-            self._runner.progress.within(self.stage.name, self.artifact, [names[i] for i in in_flight.values()])
+            parts = [name for i in in_flight.values() for name in names[i]]
+            self._runner.progress.within(self.stage.name, self.artifact, parts)
+
+
+def _bundles(names: list[str], weights: Mapping[str, int], most: float) -> list[list[str]]:
+    """Neighbouring parts together, as long as their weights sum to at most `most`."""
+    groups: list[list[str]] = []
+    weight = 0.0
+    for name in names:
+        if not groups or weight + weights[name] > most:
+            groups.append([])
+            weight = 0.0
+        groups[-1].append(name)
+        weight += weights[name]
+    return groups
 
 
 def _failure(stage: str, failures: list[tuple[str, Outcome]], parts: int) -> CurateError:
@@ -187,6 +242,14 @@ class Runner:
     def artifact(self, stage: Stage) -> Artifact:
         return stage.artifact(self._artifacts)
 
+    def companion(self, stage: Stage) -> Companion | None:
+        """A stage of this plan that could be worked on now, because only itself is not done; else None."""
+        artifact, inputs = self.artifact(stage), {r: self.artifact(s) for r, s in stage.inputs.items()}
+        planned = any(s is stage for s in self.plan.stages)
+        if not planned or artifact.is_done() or not all(a.is_done() for a in inputs.values()):
+            return None
+        return Companion(stage, artifact, inputs)
+
     def check_stop(self) -> None:
         """Raise in a stage's thread once the run is to end."""
         if self._stop.is_set():
@@ -216,7 +279,7 @@ class Runner:
                             self.progress.skipped(stage.name)
                         elif len(running) < STAGES_AT_ONCE and not self._stop.is_set():
                             waiting = {s.name for s in running.values()} | todo.keys()
-                            if not any(i.name in waiting for i in stage.inputs.values()):
+                            if not any(i.name in waiting for i in (*stage.inputs.values(), *stage.after)):
                                 del todo[stage.name]
                                 running[pool.submit(self._run_stage, stage)] = stage
                     if not running:

@@ -59,11 +59,22 @@ class Task:
             storage.write_bytes(self.progress_file, f"{done} {total}".encode())
 
 
+@dataclass(frozen=True)
+class Companion:
+    """A stage that another one works for along with itself, where its files go, and its own inputs' artifacts."""
+
+    stage: Stage
+    artifact: Artifact
+    inputs: Mapping[str, Artifact]
+
+
 class Work(ABC):
     """What a running stage can do. The runner implements it over an engine."""
 
     artifact: Artifact
     inputs: Mapping[str, Artifact]
+    companions: list[Companion]
+    """Stages that this one can do along with its own work (`Stage.companions`), as far as they are not done yet."""
 
     @property
     def out(self) -> str:
@@ -81,6 +92,29 @@ class Work(ABC):
         """
 
     @abstractmethod
+    def map_bundles(
+        self,
+        function: Callable[..., list[dict[str, Any]]],
+        parts: Mapping[str, tuple[Any, ...]],
+        weights: Mapping[str, int],
+        most: int,
+        resources: Resources = ...,
+    ) -> dict[str, dict[str, Any]]:
+        """`map`, where one call does several neighbouring parts: ``function(tasks, arguments)``, one result per task.
+
+        For work whose cost is not in the parts but in starting (a model's batches that a small shard does not fill).
+        What a part results in must not depend on its bundle.
+
+        Args:
+            weights: size of each part, say its rows.
+            most: sum of weights in one bundle; bundles are smaller when there are workers without one.
+        """
+
+    @abstractmethod
+    def gpus(self) -> int:
+        """How many GPUs the workers can be given; 0 = none."""
+
+    @abstractmethod
     def gather(self, function: Callable[..., T], arguments: list[tuple[Any, ...]]) -> list[T]:
         """``function(*arguments)`` for each tuple, without receipts: small results, cheap to repeat; in order."""
 
@@ -92,13 +126,21 @@ class Stage(ABC):
     Attributes:
         name: what people see, for example ``subset/curated/3-top_fraction``.
         inputs: stages whose artifacts `run` reads, by role.
+        after: stages to wait for, done or failed; unlike inputs they are no part of what the result is.
+        companions: stages whose parts this one makes along with its own, because both read the same things.
     """
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
-    grows: ClassVar[bool] = False
     name: str
     inputs: dict[str, Stage] = field(default_factory=dict)
+    after: list[Stage] = field(default_factory=list, kw_only=True)
+    companions: list[Stage] = field(default_factory=list, kw_only=True)
+
+    @property
+    def grows(self) -> bool:
+        """Whether each of its parts depends on one shard alone."""
+        return False
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

@@ -1,100 +1,109 @@
 """A trained model that turns images and captions into embeddings.
 
-Results belong to the row alone: a row's embedding changes by less than 1e-6 with the company it keeps in a batch, and
-batches are always filled in the same order to the same sizes, so the same inputs give the same bytes. Captions are
-encoded once each, shortest first, and cut to the longest of their batch where that is exact (see `towers.py`).
+An embedding is a function of the picture or the caption alone, bit for bit, whatever company it keeps: the model is
+always run over the same number of rows (the last batch is filled up), and captions in the same few lengths, so that
+matrix products are always cut up alike. That holds on one CPU thread, which is what workers have and `embed_shards`
+takes. The price is the filling: at most one batch of images, and one of captions per length, in a call.
+
+Captions are encoded once each, and cut to their length where that is exact (see `towers.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import numpy as np
-import open_clip
 import torch
 
 from ..errors import ConfigError
-from ..shards import storage
 from ..shards.images.image import decode_rgb
 from .encoder_folder import find_encoder
-from .models import ModelSpec, build
+from .models import Modality, ModelSpec, build
+from .precision import Precision, inference, pick_device, pick_precision
+from .precision import arithmetic as arithmetic
+from .timm_names import TimmSpec
 from .tokenizer import Tokenizer, tokenizer_for
-from .towers import Towers, text_ends, text_tower
+from .towers import ImageTower, Towers
 from .transform import for_evaluation
+from .weights import load_weights, weights_digest
 
-CPU_BATCH, GPU_BATCH = 64, 512
-Precision = Literal["fp32", "bf16"]
+CPU_BATCH, CPU_SMALL_BATCH, GPU_BATCH = 16, 64, 512
+"""Images per forward pass. On a CPU core 8 to 16 are fastest (RN50 is half as fast again as with 64); small inputs make
+up for the calls with more."""
+SMALL_PIXELS = 64 * 64
+TEXT_CPU_BATCH, TEXT_GPU_BATCH = 32, 512
+TEXT_LENGTHS = (8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40, 48, 64)
+"""Tokens that captions are cut to, beside the context length."""
+IN_FLIGHT = 2  # batches that a GPU works on while the next one is prepared
 
-
-def pick_device(device: str) -> torch.device:
-    """``auto`` is the first GPU if there is one, else the CPU."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-
-
-def arithmetic(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """Context in which the towers run: plain float32, or bfloat16 where it is safe (autocast)."""
-    return nullcontext() if precision == "fp32" else torch.autocast(device.type, torch.bfloat16)
+Wait = Callable[[], np.ndarray]
 
 
 class Encoder:
     """Images and captions -> L2-normalised float32 embeddings in one space.
 
     Attributes:
+        modalities: what it embeds, ``("image", "text")`` or ``("image",)``.
         spec: architecture, tokenizer and preprocessing.
         model: the open_clip module, in evaluation mode.
-        tokenizer: texts -> token ids.
-        batch: images or captions per forward pass.
+        device: where it runs.
+        precision: in which arithmetic.
+        batch: images per forward pass; a function of the device and the model's input.
+        text_batch: captions per forward pass.
     """
+
+    modalities: ClassVar[tuple[Modality, ...]] = ("image", "text")
 
     def __init__(
         self,
         model: torch.nn.Module,
         spec: ModelSpec,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         device: torch.device,
         precision: Precision = "fp32",
     ) -> None:
         self.spec = spec
         self.model = model.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
+        self.device = device
         self.precision: Precision = precision
-        self.batch = CPU_BATCH if device.type == "cpu" else GPU_BATCH
-        self._towers = Towers(self.model, spec.preprocess).to(device)
+        height, width = self.image_size
+        on_cpu = CPU_SMALL_BATCH if height * width <= SMALL_PIXELS else CPU_BATCH
+        self.batch, self.text_batch = (GPU_BATCH, TEXT_GPU_BATCH) if device.type != "cpu" else (on_cpu, TEXT_CPU_BATCH)
+        self._tokenizer = tokenizer
+        self._towers = self._make_towers().to(device)
 
     @classmethod
-    def load(
-        cls,
-        model: str,
-        pretrained: str | None = None,
-        device: str = "auto",
-        precision: Precision = "fp32",
-    ) -> Encoder:
-        """Load an encoder folder, or an open_clip model with a local checkpoint. Nothing is downloaded.
+    def load(cls, model: str, pretrained: str | None = None, device: str = "auto", precision: str = "fp32") -> Encoder:
+        """Load an encoder folder, or a model of open_clip or timm with a local checkpoint. Nothing is downloaded.
 
         Args:
-            model: encoder folder, open_clip model name, shipped model name or model JSON.
+            model: encoder folder, open_clip model name, shipped model name or model JSON; ``timm:NAME`` or
+                ``timm/NAME`` for an image model of timm's.
             pretrained: local checkpoint, when `model` is not a folder.
             device: ``auto``, ``cpu``, ``cuda``...
-            precision: ``bf16`` halves the time on a GPU at about three digits of accuracy.
+            precision: ``fp32``, ``bf16`` or ``fp16``; ``auto`` is fp32 on a CPU and bf16 on a GPU, where that halves
+                the time at about three digits of accuracy.
 
         Raises:
-            ConfigError: unknown model, missing weights, or weights of another architecture.
+            ConfigError: unknown model, missing weights, or weights of another architecture; no such device, or a
+                precision that it should not be asked for.
         """
+        place = pick_device(device)
+        settled = pick_precision(precision, place)
         found = find_encoder(model, pretrained)
+        if isinstance(found.spec, TimmSpec):
+            from .timm_encoder import load_timm
+
+            return load_timm(found.spec, found.weights, place, settled)
         tokenizer = tokenizer_for(found.spec.tokenizer, found.spec.config["text_cfg"])
-        module = build(found.spec, seed=0)
-        try:
-            open_clip.load_checkpoint(module, storage.local(found.weights))  # type: ignore[arg-type]
-        except Exception as error:
-            reason = str(error).split("\n")[0]
-            raise ConfigError(f"{found.weights} does not hold the weights of {found.spec.name}: {reason}") from error
-        return cls(module, found.spec, tokenizer, pick_device(device), precision)
+        module = load_weights(build(found.spec, seed=0), found.weights, found.spec.name)
+        return cls(module, found.spec, tokenizer, place, settled)
 
     @cached_property
     def dim(self) -> int:
@@ -107,6 +116,23 @@ class Encoder:
         return self.spec.preprocess.size
 
     @property
+    def image_key(self) -> Hashable:
+        """Encoders with equal keys prepare a picture to the same array."""
+        geometry = self.spec.preprocess
+        return geometry.size, geometry.interpolation, geometry.resize_mode, geometry.fill_color
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Texts -> token ids.
+
+        Raises:
+            ConfigError: it has no text tower.
+        """
+        if self._tokenizer is None:
+            raise ConfigError(f"{self.spec.name} is an image model: it has no text tower and embeds no captions")
+        return self._tokenizer
+
+    @property
     def logit_scale(self) -> float:
         """Factor on cosines that the model was trained with (not its logarithm)."""
         return float(self.model.logit_scale.exp())  # type: ignore[operator, union-attr]
@@ -114,13 +140,13 @@ class Encoder:
     @cached_property
     def digest(self) -> str:
         """32 hexadecimal characters over weights, preprocessing and tokenizer."""
-        digest = hashlib.blake2b(digest_size=16)
-        about = {"preprocess": asdict(self.spec.preprocess), "tokenizer": self.spec.tokenizer}
-        digest.update(json.dumps(about, sort_keys=True).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        content = json.dumps([self._about, weights_digest(self.model)], sort_keys=True)
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        """What an embedding depends on beside the weights, as JSON."""
+        return {"preprocess": asdict(self.spec.preprocess), "tokenizer": self.spec.tokenizer}
 
     def prepare(self, image: np.ndarray | bytes) -> np.ndarray:
         """Decoded ``(h, w, 3) uint8`` or an encoded file -> the model's ``(*image_size, 3) uint8`` input.
@@ -129,6 +155,27 @@ class Encoder:
             ImageError: the file cannot be decoded.
         """
         return for_evaluation(decode_rgb(image) if isinstance(image, bytes) else image, self.spec.preprocess)
+
+    def new_batch(self) -> torch.Tensor:
+        """Room for one batch of prepared images, ``(batch, *image_size, 3) uint8``, black; pinned for a GPU."""
+        return torch.zeros((self.batch, *self.image_size, 3), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+
+    def submit(self, images: torch.Tensor) -> Wait:
+        """Start the forward pass of a whole batch (`new_batch`); the call of what is returned waits for
+        ``(batch, d) float32``. On a GPU `images` must not change before that."""
+        with inference(self.device, self.precision):
+            pixels = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+            return self._fetch(self._towers.encode_images(pixels))
+
+    def encode_prepared(self, images: np.ndarray) -> np.ndarray:
+        """Embeddings of prepared images ``(n, *image_size, 3) uint8``, ``(n, d) float32``."""
+        found = np.empty((len(images), self.dim), np.float32)
+        for start in range(0, len(images), self.batch):
+            some = images[start : start + self.batch]
+            batch = self.new_batch()
+            batch.numpy()[: len(some)] = some
+            found[start : start + len(some)] = self.submit(batch)()[: len(some)]
+        return found
 
     def encode_images(self, images: Sequence[np.ndarray | bytes]) -> np.ndarray:
         """Embeddings of images (`prepare` is applied to each), ``(n, d) float32``.
@@ -142,23 +189,58 @@ class Encoder:
             found[start : start + len(prepared)] = self.encode_prepared(prepared)
         return found
 
-    def encode_prepared(self, images: np.ndarray) -> np.ndarray:
-        """Embeddings of one batch of prepared images ``(b, h, w, 3) uint8``, ``(b, d) float32``."""
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
-        with torch.inference_mode(), arithmetic(self._towers.device, self.precision):
-            return self._towers.encode_images(pixels).cpu().numpy()
-
     def encode_texts(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> np.ndarray:
-        """Embeddings of captions, ``(n, d) float32``; equal captions are encoded once."""
+        """Embeddings of captions, ``(n, d) float32``; equal captions are encoded once.
+
+        Raises:
+            ConfigError: it has no text tower.
+        """
         distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         tokens = self.tokenizer(list(distinct))
-        tower = text_tower(self.model)
-        by_length = np.argsort(text_ends(tower, tokens), kind="stable") if tower else np.arange(len(tokens))
+        towers = self._towers
+        assert isinstance(towers, Towers)
+        context = tokens.shape[1]
+        lengths = np.array([*(n for n in TEXT_LENGTHS if n < context), context])
+        cut = lengths[np.searchsorted(lengths, towers.text_lengths(tokens))]
         features = np.empty((len(distinct), self.dim), np.float32)
-        for start in range(0, len(tokens), self.batch):
-            chosen = by_length[start : start + self.batch]
-            with torch.inference_mode(), arithmetic(self._towers.device, self.precision):
-                features[chosen] = self._towers.encode_texts(tokens[chosen]).cpu().numpy()
-            if progress:
-                progress(min(start + self.batch, len(tokens)), len(tokens))
+        waiting: deque[tuple[np.ndarray, Wait]] = deque()
+        done = 0
+
+        def settle(leave: int) -> None:
+            nonlocal done
+            while len(waiting) > leave:
+                rows, wait = waiting.popleft()
+                features[rows] = wait()[: len(rows)]
+                done += len(rows)
+                if progress:
+                    progress(done, len(tokens))
+
+        for length in np.unique(cut).tolist():
+            members = np.flatnonzero(cut == length)
+            for start in range(0, len(members), self.text_batch):
+                rows = members[start : start + self.text_batch]
+                filled = tokens[np.resize(rows, self.text_batch)]  # the rows over again, to the end of the batch
+                with inference(self.device, self.precision):
+                    waiting.append((rows, self._fetch(towers.encode_texts(filled, length))))
+                settle(IN_FLIGHT if self.device.type != "cpu" else 0)
+        settle(0)
         return features[[distinct[text] for text in texts]]
+
+    def _make_towers(self) -> ImageTower:
+        return Towers(self.model, self.spec.preprocess)
+
+    def _fetch(self, features: torch.Tensor) -> Wait:
+        """Start to bring features to the host."""
+        if features.device.type != "cuda":
+            found = features.cpu().numpy()
+            return lambda: found
+        host = torch.empty(features.shape, dtype=torch.float32, pin_memory=True)
+        host.copy_(features, non_blocking=True)
+        there = torch.cuda.Event()
+        there.record()
+
+        def wait() -> np.ndarray:
+            there.synchronize()
+            return host.numpy()
+
+        return wait

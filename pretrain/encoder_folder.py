@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..shards import storage
 from .models import CONFIG_FILE, ENCODER_FILE, ModelSpec, resolve_model
+from .timm_names import TimmSpec, is_timm, resolve_timm, timm_weights
 
 WEIGHTS_FILE = "open_clip_model.safetensors"
 _OTHER_WEIGHTS = (  # open_clip's own order of preference
@@ -28,11 +29,11 @@ class FoundEncoder:
     """An encoder whose files are all there.
 
     Attributes:
-        spec: its architecture, tokenizer and preprocessing.
-        weights: path of the weights, in any form that open_clip loads.
+        spec: its architecture, tokenizer and preprocessing; of timm's image models the name.
+        weights: path of the weights, in any form that open_clip (or timm) loads.
     """
 
-    spec: ModelSpec
+    spec: ModelSpec | TimmSpec
     weights: str
 
 
@@ -40,12 +41,16 @@ def find_encoder(model: str, pretrained: str | None = None) -> FoundEncoder:
     """Where an encoder's files are, without importing torch or reading the weights.
 
     Args:
-        model: an encoder folder; or, with `pretrained`, a model name.
-        pretrained: a local checkpoint of `model`, or an encoder folder with the same architecture.
+        model: an encoder folder; or, with `pretrained`, a model name (``timm:NAME`` for timm's image models).
+        pretrained: a local checkpoint of `model`, or an encoder folder with the same architecture (timm: a model
+            folder with ``config.json``).
 
     Raises:
         ConfigError: the model is unknown, or there are no weights.
     """
+    if is_timm(model):
+        image_model = resolve_timm(model)
+        return FoundEncoder(image_model, timm_weights(image_model, pretrained))
     spec = resolve_model(model)
     if pretrained is None:
         weights = _weights_in(model)
@@ -56,7 +61,7 @@ def find_encoder(model: str, pretrained: str | None = None) -> FoundEncoder:
         return FoundEncoder(spec, weights)
     if storage.exists(storage.join(pretrained, CONFIG_FILE)):
         theirs = find_encoder(pretrained)
-        if theirs.spec.config != spec.config:
+        if not isinstance(theirs.spec, ModelSpec) or theirs.spec.config != spec.config:
             raise ConfigError(f"the encoder folder {pretrained} does not hold a {model}; name the folder as the model")
         return theirs
     if not storage.exists(pretrained):

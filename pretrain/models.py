@@ -1,6 +1,6 @@
 """Model names -> architectures -> modules with a known initialisation.
 
-A model is named by one of the tiny configs that ship here (`model_configs/`), by any name open_clip knows, by the path
+A model of pictures and text is named by one of the tiny configs that ship here (`model_configs/`), by any name open_clip knows, by the path
 of a JSON file in open_clip's format, or by an encoder folder (whose architecture is then used afresh). Looking a name
 up reads JSON files only; torch is imported when a module is built.
 
@@ -21,9 +21,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import ConfigError
 from ..registry import unknown
 from ..shards import storage
+from .timm_names import is_timm, resolve_timm
 
 if TYPE_CHECKING:
     from torch import nn
+
+Modality = Literal["image", "text"]
 
 CONFIG_FILE = "open_clip_config.json"
 ENCODER_FILE = "encoder.json"
@@ -100,20 +103,30 @@ class ModelSpec:
 
 
 def model_identity(name: str) -> str:
-    """`ModelSpec.identity` of a name; cheap enough for planning.
+    """`ModelSpec.identity` (or `TimmSpec.identity`) of a name; cheap enough for planning.
 
     Raises:
         ConfigError: no such model.
     """
-    return resolve_model(name).identity
+    return (resolve_timm(name) if is_timm(name) else resolve_model(name)).identity
+
+
+def modalities_of(name: str) -> tuple[Modality, ...]:
+    """What a model embeds; cheap enough for planning. The name is not looked up."""
+    return ("image",) if is_timm(name) else ("image", "text")
 
 
 def resolve_model(name: str) -> ModelSpec:
-    """The architecture that a name, a JSON file or an encoder folder stands for.
+    """The architecture of pictures and text that a name, a JSON file or an encoder folder stands for.
 
     Raises:
         ConfigError: no such model (names the nearest spelling), or its config cannot be read.
     """
+    if is_timm(name):
+        raise ConfigError(
+            f"{name!r} is an image model; one with a text tower is needed here. To train it with captions, name it as "
+            "`vision_cfg.timm_model_name` of a model JSON in open_clip's format"
+        )
     ours, theirs = _own_configs(), _open_clip_configs()
     if name in ours:
         return _spec(name, _read(ours[name]), "clip")

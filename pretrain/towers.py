@@ -28,11 +28,11 @@ from torch import nn
 from .models import Preprocess
 
 
-class Towers(nn.Module):
-    """uint8 images and token ids -> L2-normalised float32 features.
+class ImageTower(nn.Module):
+    """uint8 images -> L2-normalised float32 features, by a module that takes normalised pixels.
 
     Attributes:
-        model: an open_clip model; its parameters are this module's.
+        model: its parameters are this module's.
     """
 
     shift: torch.Tensor
@@ -44,37 +44,64 @@ class Towers(nn.Module):
         mean, std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (preprocess.mean, preprocess.std))
         self.register_buffer("shift", 255 * mean, persistent=False)
         self.register_buffer("factor", 1 / (255 * std), persistent=False)
-        self._text = text_tower(model)
-        self._short_vision = pools_class_token(model.visual)  # type: ignore[arg-type]
-        self._short_text = self._text is not None and _plain(self._text.transformer)
 
     @property
     def device(self) -> torch.device:
         return self.shift.device
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """``(b, 3, h, w) uint8`` on any device -> ``(b, d) float32``, L2-normalised."""
+        pixels = images.to(self.device).float().sub_(self.shift).mul_(self.factor)
+        return F.normalize(self._features(pixels).float(), dim=-1)
+
+    def _features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model(pixels)
+
+
+class Towers(ImageTower):
+    """uint8 images and token ids -> L2-normalised float32 features.
+
+    Attributes:
+        model: an open_clip model; its parameters are this module's.
+    """
+
+    def __init__(self, model: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__(model, preprocess)
+        self._text = text_tower(model)
+        self._short_vision = pools_class_token(model.visual)  # type: ignore[arg-type]
+        self._short_text = self._text is not None and _plain(self._text.transformer)
 
     @property
     def truncates(self) -> bool:
         """Whether captions are cut to the longest of the batch."""
         return self._text is not None
 
-    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """``(b, 3, h, w) uint8`` on any device -> ``(b, d) float32``, L2-normalised."""
-        pixels = images.to(self.device).float().sub_(self.shift).mul_(self.factor)
-        visual: Any = self.model.visual
-        features = _class_token_route(visual, pixels) if self._short_vision else self.model.encode_image(pixels)  # type: ignore[operator]
-        return F.normalize(features.float(), dim=-1)
+    def _features(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self._short_vision:
+            return _class_token_route(self.model.visual, pixels)
+        return self.model.encode_image(pixels)  # type: ignore[operator]
 
-    def encode_texts(self, tokens: np.ndarray) -> torch.Tensor:
-        """``(b, context_length) int64`` -> ``(b, d) float32``, L2-normalised."""
+    def encode_texts(self, tokens: np.ndarray, length: int | None = None) -> torch.Tensor:
+        """``(b, context_length) int64`` -> ``(b, d) float32``, L2-normalised.
+
+        Args:
+            length: what to cut the batch to, where `truncates`; it must hold every end mark. None: the longest's.
+        """
         if self._text is None:
             features = self.model.encode_text(torch.from_numpy(tokens).to(self.device))  # type: ignore[operator]
         else:
-            features = self._causal_route(self._text, tokens)
+            features = self._causal_route(self._text, tokens, length)
         return F.normalize(features.float(), dim=-1)
 
-    def _causal_route(self, tower: Any, tokens: np.ndarray) -> torch.Tensor:
+    def text_lengths(self, tokens: np.ndarray) -> np.ndarray:
+        """Columns of each caption that count, ``(b,) int64``: up to its end mark, or all."""
+        if self._text is None:
+            return np.full(len(tokens), tokens.shape[1])
+        return text_ends(self._text, tokens) + 1
+
+    def _causal_route(self, tower: Any, tokens: np.ndarray, length: int | None) -> torch.Tensor:
         end = text_ends(tower, tokens)  # from numpy, so that a GPU is not waited for
-        length = int(end.max()) + 1
+        length = length or int(end.max()) + 1
         ids = torch.from_numpy(np.ascontiguousarray(tokens[:, :length])).to(self.device)
         at = torch.from_numpy(end).to(self.device)
         blocks = tower.transformer.resblocks

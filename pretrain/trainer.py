@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..errors import DataError
 from ..shards import storage
@@ -26,7 +27,7 @@ from . import checkpoint, curves, streams
 from .checkpoint import TrainingState
 from .dataset import SubsetDataset
 from .encoder import arithmetic, pick_device
-from .encoder_folder import WEIGHTS_FILE, write_config, write_record
+from .encoder_folder import WEIGHTS_FILE, find_encoder, write_config, write_record
 from .loader import Loader
 from .models import ModelSpec, build, resolve_model
 from .optimizer import adamw
@@ -34,6 +35,7 @@ from .recipe import Recipe
 from .schedule import learning_rate
 from .tokenizer import tokenizer_for
 from .towers import Towers
+from .weights import load_weights, weights_digest
 
 OPEN_CLIP_CHECKPOINT = "checkpoints/epoch_latest.pt"
 
@@ -83,6 +85,7 @@ def train(
     progress: Callable[[int, int], None] | None = None,
     device: str = "auto",
     progress_every_s: float = 1.0,
+    start: str | None = None,
 ) -> TrainReport:
     """Train and write an encoder folder.
 
@@ -97,10 +100,11 @@ def train(
         threads: CPU threads; part of what the exact bits depend on.
         progress: called with (samples seen, samples to see), about every `progress_every_s` seconds.
         device: ``auto`` = a GPU if there is one.
+        start: encoder folder or checkpoint of the same architecture whose weights are trained further.
 
     Raises:
-        ConfigError: unknown model. DataError: the loss is not finite, the images are corrupt, or the scratch folder is
-        another training's.
+        ConfigError: unknown model, or the weights to start from do not fit it.
+        DataError: the loss is not finite, the images are corrupt, or the scratch folder is another training's.
     """
     spec = resolve_model(model)
     tokenizer = tokenizer_for(spec.tokenizer, spec.config["text_cfg"])
@@ -115,9 +119,12 @@ def train(
         cache_mb=recipe.cache_mb,
     )
     place = pick_device(device)
-    inputs = _inputs(recipe, spec, dataset, samples_seen, seed)
+    initial = build(spec, seed)
+    if start:
+        load_weights(initial, find_encoder(model, start).weights, spec.name)
+    inputs = _inputs(recipe, spec, dataset, samples_seen, seed, initial if start else None)
     with _contained(threads, place):
-        towers = Towers(build(spec, seed), spec.preprocess).to(place)
+        towers = Towers(initial, spec.preprocess).to(place)
         optimizer = adamw(towers.model, recipe)
         state = checkpoint.restore_state(scratch, inputs, towers.model, optimizer)
         save = partial(checkpoint.save_state, scratch, inputs, state, towers.model, optimizer)
@@ -234,10 +241,14 @@ def _contained(threads: int, device: torch.device) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _inputs(recipe: Recipe, spec: ModelSpec, dataset: SubsetDataset, samples_seen: int, seed: int) -> str:
-    """Digest of what the result depends on."""
+def _inputs(
+    recipe: Recipe, spec: ModelSpec, dataset: SubsetDataset, samples_seen: int, seed: int, start: nn.Module | None
+) -> str:
+    """Digest of what the result depends on; `start`: a model that does not begin at the seed's weights."""
     options = recipe.model_dump(mode="json", exclude={"checkpoint_every_s", "cache_mb"})
     value = [options, spec.identity, dataset.identity(), samples_seen, seed]
+    if start is not None:
+        value.append(weights_digest(start))
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

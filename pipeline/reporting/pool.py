@@ -1,4 +1,4 @@
-"""Pool, funnels, score histograms and cluster maps."""
+"""Pool, funnels and cluster maps."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 
-from ...eval.report.data import Cluster, ClusterMap, Funnel, FunnelStep, Histogram, Pool, Split
+from ...eval.report.data import Cluster, ClusterMap, Funnel, FunnelStep, Pool
 from ...shards.shard import METADATA, SUCCESS
 from ..decisions import read_decision
 from ..stages.filtering import FETCH
 from .source import Link, RunData, short_options
 from .truth import Truth
 
-BINS = 60
 EXAMPLES = 3
 
 
@@ -23,11 +22,10 @@ def pool_section(run: RunData) -> Pool:
     summary = run.pool.summary
     failures = {code: n for code, n in summary["status"].items() if code not in (SUCCESS, METADATA)}
     languages: Counter[str] = Counter()
-    for name in run.named("score"):
-        if run.config.scores[name].type == "language":
-            for i in range(len(run.shards)):
-                languages.update(v for v in run.store.part(i).arrow(name).to_pylist() if v)
-            break
+    column = language_column(run)
+    if column is not None:
+        for i in range(len(run.shards)):
+            languages.update(v for v in run.store.part(i).arrow(column).to_pylist() if v)
     sources = {name: facts["rows"] for name, facts in summary["sources"].items()}
     return Pool(
         rows=summary["rows"],
@@ -40,6 +38,11 @@ def pool_section(run: RunData) -> Pool:
         animated=summary["animated"],
         damaged=summary["torn"],
     )
+
+
+def language_column(run: RunData) -> str | None:
+    """The score that says which language captions are in, if there is one."""
+    return next((name for name in run.named("score") if run.config.scores[name].type == "language"), None)
 
 
 def funnels(run: RunData) -> list[Funnel]:
@@ -57,69 +60,6 @@ def funnels(run: RunData) -> list[Funnel]:
         samples = run.named("subset")[subset].summary["samples"]
         found.append(Funnel(subset, summary["rows"], steps, samples))
     return found
-
-
-def histograms(run: RunData, truth: Truth | None) -> list[Histogram]:
-    """The distribution of every numeric score over the fetched pool, and where each subset cut it."""
-    found = []
-    for name in run.named("score"):
-        values = [_numbers(run, i, name) for i in range(len(run.shards))]
-        if any(v is None for v in values):
-            continue
-        found_one = _histogram(run, name, [v for v in values if v is not None], truth)
-        if found_one:
-            found.append(found_one)
-    return found
-
-
-def _numbers(run: RunData, index: int, column: str) -> np.ndarray | None:
-    """Values of all rows of a part as float32 (NaN = none), or None when the column holds no numbers."""
-    values = run.store.part(index).arrow(column)
-    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
-        return None
-    return values.cast(pa.float32(), safe=False).to_numpy()
-
-
-def _histogram(run: RunData, column: str, values: list[np.ndarray], truth: Truth | None) -> Histogram | None:
-    finite = [v[np.isfinite(v)] for v in values]
-    present = [v for v in finite if len(v)]
-    if not present:
-        return None
-    low, high = min(float(v.min()) for v in present), max(float(v.max()) for v in present)
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, BINS + 1)
-
-    def count(pieces: list[np.ndarray]) -> list[int]:
-        total = np.zeros(BINS, np.int64)
-        for piece in pieces:
-            total += np.histogram(piece[np.isfinite(piece)], edges)[0]
-        return total.tolist()
-
-    fetched = run.pool.summary["usable"]
-    histogram = Histogram(column, edges.tolist(), count(values), missing=fetched - sum(map(len, finite)))
-    histogram.splits = [s for link in run.distinct_links if (s := _split(run, link, column, values, count))]
-    if truth is not None:
-        wrong = [truth.of(i).wrong_caption for i in range(len(values))]
-        histogram.correct = count([v[~w] for v, w in zip(values, wrong, strict=True)])
-        histogram.wrong = count([v[w] for v, w in zip(values, wrong, strict=True)])
-    return histogram
-
-
-def _split(run: RunData, link: Link, column: str, values: list[np.ndarray], count) -> Split | None:
-    facts = link.artifact.summary["facts"]
-    if facts.get("column") != column:
-        return None
-    kept, dropped = [], []
-    for shard, all_values in zip(run.shards, values, strict=True):
-        decision = read_decision(link.artifact.data, shard.name)
-        reached = all_values[decision["row"].to_numpy()]
-        keep = decision["keep"].to_numpy()
-        kept.append(reached[keep])
-        dropped.append(reached[~keep])
-    bounds = facts.get("bounds") or [facts.get("threshold")]
-    thresholds = [float(t) for t in bounds if t is not None]
-    return Split(link.subset, thresholds, count(kept), count(dropped))
 
 
 def cluster_maps(run: RunData, truth: Truth | None) -> list[ClusterMap]:

@@ -55,7 +55,7 @@ def results(run: RunData) -> tuple[Headline | None, Leaderboard | None]:
     if control not in evaluated:
         control = next(iter(evaluated))
     boards = leaderboards(rows, control)
-    metrics = [_metric(b) for b in boards]
+    metrics = metrics_of(boards)
     arms = [_arm(run, name, boards, metrics) for name in evaluated]
     arms.sort(key=lambda a: -a.scores[metrics[0].name].mean if metrics[0].name in a.scores else 0.0)
     board = Leaderboard(
@@ -68,10 +68,18 @@ def results(run: RunData) -> tuple[Headline | None, Leaderboard | None]:
     return _headline(run, rows, boards[0], metrics[0], control), board
 
 
-def _metric(board: Board) -> Metric:
+def metrics_of(boards: list[Board]) -> list[Metric]:
+    """The main metric of every board; its name holds the set's where there are several."""
+    several = len({b.dataset for b in boards}) > 1
+    return [metric_of(b, several) for b in boards]
+
+
+def metric_of(board: Board, several_sets: bool = False) -> Metric:
+    """The main metric of one set and suite."""
+    name = f"{board.dataset} {board.suite} {board.metric}" if several_sets else f"{board.suite} {board.metric}"
     suite = board.suite.replace("_", "-")
     metric = board.metric.replace("lp_", "").replace("knn_", "").replace("acc1", "top-1")
-    return Metric(f"{board.suite} {board.metric}", f"{board.dataset}, {suite} {metric}", chance=board.chance)
+    return Metric(name, f"{board.dataset}, {suite} {metric}", chance=board.chance)
 
 
 def _estimate(value: Mean | Paired, seeds: dict[int, float]) -> Estimate:
@@ -151,4 +159,4 @@ def _confusions(rows: list[Row], board: Board, arm: str) -> list[Confusion]:
     if not tables or any(t is None for t in tables):
         return []
     classes = [e["name"] for e in mine[0].record["per_class"]]
-    return [Confusion(arm, classes, np.sum(tables, axis=0).tolist(), _metric(board).label)]
+    return [Confusion(arm, classes, np.sum(tables, axis=0).tolist(), metric_of(board).label)]

@@ -14,9 +14,13 @@ from ...shards.images.error import CODES
 from ...shards.web.fetch import ERRORS
 from ..artifact import Artifact
 from ..config import Config
+from .distributions import distributions
+from .encoders import looks
+from .filter_networks import filter_networks
 from .galleries import galleries
-from .pool import cluster_maps, funnels, histograms, pool_section
+from .pool import cluster_maps, funnels, language_column, pool_section
 from .results import curves, results
+from .scores import learned_scores, score_facts
 from .source import RunData
 from .truth import Truth, filter_truth
 
@@ -84,6 +88,8 @@ def whole_report(config: Config, inputs: Mapping[str, Artifact]) -> Report:
     run = RunData(config, inputs)
     truth = Truth.of_run(run)
     headline, leaderboard = results(run)
+    language = language_column(run)
+    columns = distributions(run, truth, told=[language] if language else [])
     is_demo = any(source.type == "demo" for source in config.pool.named().values())
     return Report(
         header=Header(config.name, _summary(config)),
@@ -91,12 +97,17 @@ def whole_report(config: Config, inputs: Mapping[str, Artifact]) -> Report:
         notes=[*(DEMO_NOTES if is_demo else ()), *([SEED_NOTE] if leaderboard else [])],
         pool=pool_section(run),
         funnels=funnels(run),
-        histograms=histograms(run, truth),
+        histograms=columns.histograms,
         galleries=galleries(run, truth),
         truth=filter_truth(run, truth) if truth else [],
         clusters=cluster_maps(run, truth),
         curves=curves(run),
         leaderboard=leaderboard,
+        networks=filter_networks(run, leaderboard),
+        looks=looks(run),
+        commonest=columns.commonest,
+        learned=learned_scores(run),
+        score_facts=score_facts(run, columns.not_drawn),
         stages=_stages(run),
         provenance=_provenance(run),
         meanings=MEANINGS,

@@ -6,6 +6,7 @@ filter re-runs only that one. `SubsetStage` then writes the outcome: one row per
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,12 +29,13 @@ from .pool import shards_of
 FETCH = "fetch"  # the name under which failed downloads appear in funnels
 
 
-def column_store(inputs: dict[str, Artifact] | Any) -> ColumnStore:
-    """The columns among a stage's inputs: roles ``pool``, ``score/<name>`` and ``embed/<encoder>``."""
+def column_store(inputs: Mapping[str, Artifact], prefix: str = "") -> ColumnStore:
+    """The columns among a stage's inputs: roles ``pool``, ``score/<name>`` and ``embed/<encoder>`` behind `prefix`."""
+    own = {r.removeprefix(prefix): a for r, a in inputs.items() if r.startswith(prefix)}
     return ColumnStore(
-        tuple(shards_of(inputs["pool"])),
-        {r.removeprefix("score/"): a.data for r, a in inputs.items() if r.startswith("score/")},
-        {r.removeprefix("embed/"): a.data for r, a in inputs.items() if r.startswith("embed/")},
+        tuple(shards_of(own["pool"])),
+        {r.removeprefix("score/"): a.data for r, a in own.items() if r.startswith("score/")},
+        {r.removeprefix("embed/"): a.data for r, a in own.items() if r.startswith("embed/")},
     )
 
 

@@ -98,7 +98,6 @@ class IngestStage(Stage):
     """
 
     kind: ClassVar[str] = "ingest"
-    grows: ClassVar[bool] = True
     source: Source = None  # type: ignore[assignment]
     options: IngestOptions = None  # type: ignore[assignment]
     label: str | None = None
@@ -112,6 +111,10 @@ class IngestStage(Stage):
             "fetch": self.options.fetch.model_dump(mode="json", include=DECIDING),
             "label": self.label,
         }
+
+    @property
+    def grows(self) -> bool:
+        return True
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -149,7 +152,8 @@ class IngestStage(Stage):
                 status[code] = status.get(code, 0) + count
         return {
             "shards": [
-                {**r["shard"], "name": self._shard_name(r["part"]), "part": r["part"]} for r in results.values()
+                {**r["shard"], "name": self._shard_name(r["part"]), "part": r["part"], "rows": r["stats"]["rows"]}
+                for r in results.values()
             ],
             "status": dict(sorted(status.items())),
             **{k: sum(s[k] for s in stats) for k in ("rows", "successes", "bytes")},
@@ -350,6 +354,14 @@ class PoolStage(Stage):
 
 def _below(folder: str, path: str) -> str:
     return path if path.startswith("/") or "://" in path else storage.join(folder, path)
+
+
+UNKNOWN_ROWS = 10_000  # of a shard whose receipt is older than the habit of telling
+
+
+def rows_of(pool: Artifact) -> dict[str, int]:
+    """Rows of each shard of a finished pool, by name."""
+    return {entry["name"]: entry.get("rows", UNKNOWN_ROWS) for entry in pool.summary["shards"]}
 
 
 def shards_of(pool: Artifact) -> list[Shard]:

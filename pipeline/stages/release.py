@@ -27,7 +27,7 @@ from ...shards.release import (
 from ...shards.reshard import ReshardPlan, finish_shards, plan_shards, write_shard
 from ...shards.shard import METADATA, SUCCESS
 from ...shards.uid import read_subset
-from ..columns import MODALITIES, ColumnStore
+from ..columns import ColumnStore
 from ..stage import Stage, Task, Work
 from .filtering import FETCH, column_store, read_fates
 from .pool import shards_of
@@ -164,7 +164,7 @@ def _write(task: Task, plan: ReshardPlan, k: int, store: ColumnStore, kept: Any)
     write_metadata(task.out, plan.name(k), _metadata(origin, store))
     digits = len(str(max(len(plan) - 1, 1)))
     for encoder in store.embeddings:
-        for modality in MODALITIES:
+        for modality in store.modalities(encoder):
             values = _gather(origin, lambda i, m=modality, e=encoder: store.part(i).array(f"{e}.{m}"))
             folder = EMBEDDING_FOLDER[modality]
             name = storage.join(task.out, "embeddings", encoder, folder, f"{folder}_{k:0{digits}d}.npy")

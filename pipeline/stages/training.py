@@ -23,7 +23,7 @@ from .pool import shards_of
 class EncoderStage(Stage):
     """Train an encoder on trusted data, all of it.
 
-    Inputs: ``data`` (a `PoolStage`).
+    Inputs: ``data`` (a `PoolStage`); ``start`` (an `EncoderStage`) when it goes on from another training's weights.
     Files: ``model/``, an encoder folder.
     """
 
@@ -33,17 +33,20 @@ class EncoderStage(Stage):
     recipe: Any = None
     samples_seen: int = 0
     seed: int = 0
+    start: str | None = None  # local weights to go on from
+    start_weights: str = ""  # their identity
 
     def identity(self) -> dict[str, Any]:
-        return _identity(self)
+        return _identity(self) | ({"start": self.start_weights} if self.start_weights else {})
 
     def expected_parts(self, done: Any) -> int | None:
         return 1
 
     def run(self, work: Work) -> dict[str, Any]:
         shards = shards_of(work.inputs["data"])
-        results = work.map(_train, {"model": (self.recipe, self.model, shards, None, self.samples_seen, self.seed)})
-        return results["model"]
+        start = storage.join(work.inputs["start"].data, "model") if "start" in work.inputs else self.start
+        arguments = (self.recipe, self.model, shards, None, self.samples_seen, self.seed, start)
+        return work.map(_train, {"model": arguments})["model"]
 
 
 @dataclass(eq=False)
@@ -99,6 +102,7 @@ def _train(
     subset: str | None,
     samples_seen: int,
     seed: int,
+    start: str | None = None,
 ) -> dict[str, Any]:
     from ...pretrain.dataset import SubsetDataset
     from ...pretrain.trainer import train
@@ -110,6 +114,7 @@ def _train(
         dataset,
         samples_seen=samples_seen,
         seed=seed,
+        start=start,
         out=storage.join(task.out, task.part),
         scratch=task.scratch,
         progress=task.progress,

@@ -42,6 +42,12 @@ class HereAndNow(Work):
     def map(self, function, parts, resources=None):
         raise AssertionError("filters that fit have no parts of their own")
 
+    def map_bundles(self, function, parts, weights, most, resources=None):
+        raise AssertionError("filters do not look at pictures")
+
+    def gpus(self):
+        return 0
+
     def gather(self, function, arguments):
         return [function(*a) for a in arguments]
 

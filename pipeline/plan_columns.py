@@ -1,0 +1,263 @@
+"""Planning of columns: which stages make the embeddings and scores that somebody reads, over which pool.
+
+The pool itself and every target set have their own embeddings and scores, made by the same encoders and scorers of the
+config; a column is planned when the first stage reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from ..errors import ConfigError
+from ..pretrain.detectors.text_boxes import text_boxes_model
+from ..pretrain.models import modalities_of, model_identity
+from ..registry import nearest, unknown
+from ..shards import storage
+from ..shards.row_table import OUTCOME
+from .columns import MODALITIES
+from .config import Config, EncoderConfig
+from .score_context import EncoderAt
+from .stage import Stage, digest
+from .stages.embedding import EmbedStage, ImportStage
+from .stages.evaluation import EvalSetStage
+from .stages.pool import PoolStage
+from .stages.scoring import ScoreStage
+from .stages.training import EncoderStage
+
+ROW_TABLE = {"uid", *OUTCOME}
+
+
+class ColumnPlanner:
+    """Plans encoders, target sets and scores of a config.
+
+    Args:
+        add: takes a stage into the plan, and gives back the equal one that is already there.
+        ingest: plans the pool of some sources; names of its stages start with the first argument.
+    """
+
+    def __init__(self, config: Config, add: Callable[[Any], Any], ingest: Callable[..., PoolStage]) -> None:
+        self.config, self.add, self.ingest = config, add, ingest
+        self.scores: dict[tuple[str, str], ScoreStage] = {}
+        self.embeds: dict[tuple[str, str], EmbedStage | ImportStage] = {}
+        self.targets: dict[str, PoolStage] = {}
+        self.building: list[str] = []
+
+    def scores_of(self, pool: PoolStage) -> dict[str, ScoreStage]:
+        """The scores of one pool by name, in the order in which they were planned."""
+        return {name: stage for (key, name), stage in self.scores.items() if key == pool.fingerprint}
+
+    def embeds_of(self, pool: PoolStage) -> dict[str, EmbedStage | ImportStage]:
+        """The embeddings of one pool by encoder."""
+        return {name: stage for (key, name), stage in self.embeds.items() if key == pool.fingerprint}
+
+    def target(self, name: str, where: str) -> PoolStage:
+        """The pool of a target set."""
+        if name not in self.config.targets:
+            raise ConfigError(f"{where}: {unknown('target set', name, self.config.targets)}; see `targets`")
+        if name not in self.targets:
+            source = self.config.targets[name]
+            self.targets[name] = self.ingest(f"target/{name}/", {source.type: source})
+        return self.targets[name]
+
+    def trained(self, name: str) -> EncoderStage:
+        """The training of an encoder of the config."""
+        marker = f"encoder {name}"
+        if marker in self.building:
+            raise ConfigError(f"encoders: the training of {name!r} starts from itself")
+        self.building.append(marker)
+        option = self.config.encoders[name]
+        assert option.train is not None
+        assert option.model is not None
+        inputs: dict[str, Stage] = {
+            "data": self.ingest(f"encoder/{name}/", {option.train.data.type: option.train.data})
+        }
+        start, weights = option.train.start, ""
+        if start in self.config.encoders:
+            other = self.config.encoders[start]
+            if other.train:
+                inputs["start"] = self.trained(start)
+                start = None
+            else:
+                start = other.pretrained
+        if start:
+            weights = self.weights(start, f"encoders.{name}.train.start")
+        self.building.remove(marker)
+        return self.add(
+            EncoderStage(
+                f"encoder/{name}",
+                inputs,
+                model=option.model,
+                model_identity=model_identity(option.model),
+                recipe=option.train.recipe,
+                samples_seen=option.train.samples_seen,
+                seed=self.config.seed,
+                start=start,
+                start_weights=weights,
+            )
+        )
+
+    def weights(self, path: str, where: str) -> str:
+        """Identity of a local checkpoint or encoder folder."""
+        try:
+            return storage.identity(path)
+        except FileNotFoundError:
+            raise ConfigError(f"{where}: {path!r} does not exist; give a local checkpoint") from None
+
+    def encoder_at(self, name: str) -> tuple[EncoderAt, dict[str, Stage], str]:
+        """Where an encoder is loaded from, the training that it waits for, and the identity of local weights."""
+        option = self.config.encoders[name]
+        if option.model is None:
+            raise ConfigError(f"encoders.{name} has no model that could be asked, only embeddings")
+        at = EncoderAt(option.model, option.pretrained, option.device, option.precision)
+        if option.train:
+            return at, {"encoder": self.trained(name)}, ""
+        return at, {}, self.weights(option.pretrained or "", f"encoders.{name}.pretrained")
+
+    def encoder(self, name: str, pool: PoolStage, where: str = "") -> EmbedStage | ImportStage:
+        """Embeddings of a pool by an encoder of the config; `where` starts the stage's name."""
+        key = (pool.fingerprint, name)
+        if key not in self.embeds:
+            option: EncoderConfig = self.config.encoders[name]
+            if option.embeddings is not None:
+                read = self.stages_for(option.embeddings.columns(), f"encoders.{name}.embeddings", pool, where)
+                inputs: dict[str, Stage] = {"pool": pool, **read}
+                self.embeds[key] = self.add(
+                    ImportStage(
+                        f"{where}embed/{name}",
+                        inputs,
+                        source=option.embeddings,
+                        files=digest(self.identities(option.embeddings.files(), f"encoders.{name}.embeddings")),
+                    )
+                )
+                return self.embeds[key]
+            at, training, weights = self.encoder_at(option.of or name)
+            if option.mask_text:
+                weights = digest([weights, *self.identities([str(text_boxes_model())], f"encoders.{name}.mask_text")])
+            self.embeds[key] = self.add(
+                EmbedStage(
+                    f"{where}embed/{name}",
+                    {"pool": pool, **training},
+                    encoder=replace(at, device=option.device, precision=option.precision),
+                    model_identity=model_identity(at.model),
+                    weights=weights,
+                    mask_text=option.mask_text,
+                    store_as=option.store,
+                )
+            )
+        return self.embeds[key]
+
+    def modalities(self, name: str) -> tuple[str, ...]:
+        """What an encoder of the config embeds."""
+        option = self.config.encoders[name]
+        if option.embeddings is not None:
+            return tuple(option.embeddings.modalities())
+        if option.of is not None:
+            return ("image",)
+        return modalities_of(option.model or "")
+
+    def identities(self, files: list[str], where: str) -> list[str]:
+        """Identities of the content of local files, in order."""
+        found = []
+        for path in files:
+            try:
+                found.append(storage.identity(path))
+            except FileNotFoundError:
+                raise ConfigError(f"{where}: {path!r} does not exist") from None
+        return found
+
+    def stages_for(self, columns: list[str], where: str, pool: PoolStage, prefix: str) -> dict[str, Stage]:
+        """Stages that make the columns of a pool, by role; row-table columns come with the pool.
+
+        Args:
+            prefix: what the names of the pool's stages start with; empty for the pool itself.
+        """
+        inputs: dict[str, Stage] = {}
+        for column in columns:
+            encoder, _, modality = column.rpartition(".")
+            if modality in MODALITIES and encoder in self.config.encoders:
+                if modality not in self.modalities(encoder):
+                    raise ConfigError(f"{where}: the encoder {encoder!r} makes no {modality} embeddings")
+                inputs[f"embed/{encoder}"] = self.encoder(encoder, pool, prefix)
+                continue
+            owners = [s for s in self.config.scores if column == s or column.startswith(f"{s}_")]
+            if owners:
+                name = max(owners, key=len)
+                inputs[f"score/{name}"] = self.score(name, pool, prefix, where)
+            elif column not in ROW_TABLE:
+                self.check_unknown(column, where)
+        return inputs
+
+    def check_unknown(self, column: str, where: str) -> None:
+        """Refuse a slip of the pen; other columns may be extra ones of the pool, known once it is there."""
+        if column == "language":
+            raise ConfigError(
+                f"{where} reads the column 'language', made by nothing; add `language: {{type: language}}` to scores"
+            )
+        made = [*self.config.scores, *(f"{e}.{m}" for e in self.config.encoders for m in MODALITIES)]
+        if "." in column or nearest(column, made):
+            raise ConfigError(f"{where}: {unknown('column', column, made)}")
+
+    def score(self, name: str, pool: PoolStage, prefix: str = "", asked_by: str = "") -> ScoreStage:
+        """A score of the config over a pool."""
+        key = (pool.fingerprint, name)
+        if key not in self.scores:
+            where = f"scores.{name}"
+            option = self.config.scores[name]
+            if prefix and option.whole_pool:
+                raise ConfigError(
+                    f"{asked_by}: the score {name!r} ({option.type}) depends on the whole pool, so it cannot be "
+                    "compared between the pool and a target set"
+                )
+            if where in self.building:
+                raise ConfigError(f"scores: {' -> '.join([*self.building, where])} is a circle")
+            self.building.append(where)
+            inputs: dict[str, Stage] = {"pool": pool, **self.stages_for(option.columns(), where, pool, prefix)}
+            for target, wanted in option.targets().items():
+                theirs, names = self.target(target, where), f"target/{target}/"
+                made = self.stages_for(wanted, where, theirs, names)
+                inputs |= {f"{names}pool": theirs, **{f"{names}{role}": stage for role, stage in made.items()}}
+            files = self.identities(option.files(), where)
+            encoders = {}
+            files += [model_identity(model) for model in option.models()]
+            for encoder in option.encoders():
+                encoders[encoder], training, weights = self.encoder_at(encoder)
+                inputs |= {f"encoder/{encoder}": stage for stage in training.values()}
+                files += [model_identity(encoders[encoder].model), weights]
+            for evalset in option.evalsets():
+                if "/" not in evalset and not storage.exists(evalset):
+                    inputs[f"evalset/{evalset}"] = self.add(EvalSetStage(f"evalset/{evalset}", builtin=evalset))
+                else:
+                    files += self.identities([evalset], where)
+            self.scores[key] = self.add(
+                ScoreStage(
+                    f"{prefix}score/{name}",
+                    inputs,
+                    scorer=option,
+                    column=name,
+                    encoders=encoders,
+                    files=digest(files) if files else "",
+                    seed=self.config.seed,
+                )
+            )
+            self.building.remove(where)
+        return self.scores[key]
+
+
+def share_image_passes(stages: Iterable[Stage]) -> None:
+    """Let stages that look at the same pictures do so together: one read and one decode for all of them.
+
+    The first of a group does the others' parts along with its own; they come after it and find them done. Encoders that
+    are trained in this run are a group of their own, because the others need not wait for them. Only order and company
+    are set here: no result and no fingerprint depends on it, so encoders and scores may come and go.
+    """
+    groups: dict[tuple[str, bool], list[Stage]] = {}
+    for stage in stages:
+        if isinstance(stage, EmbedStage) or (isinstance(stage, ScoreStage) and stage.looks_along()):
+            groups.setdefault((stage.inputs["pool"].fingerprint, "encoder" in stage.inputs), []).append(stage)
+    for members in groups.values():
+        for i, stage in enumerate(members):
+            stage.companions = members[i + 1 :]
+            needed = {id(s): s for m in stage.companions for s in m.inputs.values()}
+            stage.after = [*members[:i], *needed.values()]

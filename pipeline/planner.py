@@ -1,0 +1,244 @@
+"""The planner: a config becomes stages with fingerprints.
+
+Stages with equal fingerprints are one stage: subsets that begin with the same filters, an encoder that two scores use,
+two sources over one demo web. The order is such that every stage comes after its inputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from ..errors import ConfigError
+from ..filters.base import Filter
+from ..pretrain.models import model_identity
+from ..shards import storage
+from ..shards.sources.base import IngestOptions, Source
+from .config import Config
+from .plan_columns import ROW_TABLE, ColumnPlanner, share_image_passes
+from .stage import Stage
+from .stages.evaluation import BUILTIN, EvalSetStage, EvalStage
+from .stages.filtering import FilterStage, SubsetStage
+from .stages.pool import IngestStage, PoolStage, PrepareStage
+from .stages.release import ReleaseStage
+from .stages.report import ReportStage
+from .stages.training import PretrainStage
+
+S = TypeVar("S", bound=Stage)
+
+
+class Planner:
+    """Plans all sections of a config, from the pool to the report."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.stages: dict[str, Stage] = {}
+        self.subsets: dict[str, SubsetStage] = {}
+        self.chains: dict[str, list[FilterStage]] = {}
+        self.building: list[str] = []
+        self.columns = ColumnPlanner(config, self.add, self.ingest)
+        self.options = IngestOptions.model_validate(config.pool.model_dump(include=set(IngestOptions.model_fields)))
+
+    def add(self, stage: S) -> S:
+        """The planned stage equal to this one; plans it, under a name of its own, if it is new."""
+        if stage.fingerprint not in self.stages:
+            names = {s.name for s in self.stages.values()}
+            name, n = stage.name, 2
+            while stage.name in names:
+                stage.name, n = f"{name}-{n}", n + 1
+            self.stages[stage.fingerprint] = stage
+        return self.stages[stage.fingerprint]  # type: ignore[return-value]
+
+    def stages_of_run(self) -> list[Stage]:
+        """All stages, each after its inputs.
+
+        Raises:
+            ConfigError: an input, model or weight file that the config names is missing, or a column nothing makes.
+        """
+        c = self.config
+        self.pool = self.ingest("", c.pool.named(), several=c.pool.source is None)
+        for name in c.scores:
+            if name in ROW_TABLE:
+                raise ConfigError(f"scores.{name}: the pool has a column {name!r} of its own; choose another name")
+            self.columns.score(name, self.pool)
+        for name in c.subsets:
+            self.subset(name)
+        released = [self.release(name) for name in c.release.subsets] if c.release else []
+        trained = {name: self.pretrain(name) for name in c.trained_subsets()}
+        evaluated = {name: self.evaluate(name, stage) for name, stage in trained.items()} if c.eval else {}
+        networks = {name: self.evaluate_encoder(name) for name in c.measured_encoders()}
+        share_image_passes(self.stages.values())
+        self.add(self.report(trained, evaluated, networks, released))
+        return list(self.stages.values())
+
+    def ingest(self, where: str, sources: dict[str, Source], several: bool = False) -> PoolStage:
+        """The pool of some sources; `where` starts the names of its stages."""
+        pools: dict[str, Stage] = {}
+        for name, source in sources.items():
+            inputs: dict[str, Stage] = {}
+            if source.prepares:
+                inputs["prepare"] = self.add(
+                    PrepareStage(f"prepare/{source.type}", source=source, seed=self.config.seed)
+                )
+            pools[f"ingest/{name}"] = self.add(
+                IngestStage(
+                    f"{where}ingest/{name}",
+                    inputs,
+                    source=source,
+                    options=self.options,
+                    label=name if several else None,
+                    root=storage.join(self.config.workdir, "artifacts"),
+                )
+            )
+        return self.add(PoolStage(f"{where}pool", pools))
+
+    def subset(self, name: str) -> SubsetStage:
+        if name not in self.subsets:
+            marker = f"subset {name}"
+            if marker in self.building:
+                raise ConfigError(f"subsets: {name!r} takes its size from itself, by way of `like`")
+            self.building.append(marker)
+            chain: list[FilterStage] = []
+            for i, option in enumerate(self.config.subsets[name]):
+                chain.append(self.filter(name, i, option, chain[-1] if chain else None))
+            inputs: dict[str, Stage] = {"pool": self.pool}
+            inputs |= {f"filter/{i:02d}": stage for i, stage in enumerate(chain)}
+            labels = tuple(filter_label(i, f) for i, f in enumerate(self.config.subsets[name]))
+            self.chains[name] = chain
+            self.subsets[name] = self.add(SubsetStage(f"subset/{name}", inputs, labels=labels))
+            self.building.remove(marker)
+        return self.subsets[name]
+
+    def filter(self, subset: str, index: int, option: Filter, previous: FilterStage | None) -> FilterStage:
+        where = f"subsets.{subset}.{index} ({option.type})"
+        read = self.columns.stages_for(option.columns(), where, self.pool, "")
+        inputs: dict[str, Stage] = {"pool": self.pool, **read}
+        if previous is not None:
+            inputs["previous"] = previous
+        like = getattr(option, "like", None)
+        if like is not None:
+            inputs["like"] = self.subset(like)
+        label = filter_label(index, option)
+        return self.add(FilterStage(f"subset/{subset}/{label}", inputs, filter=option, seed=self.config.seed))
+
+    def pretrain(self, subset: str) -> PretrainStage:
+        option = self.config.pretrain
+        assert option is not None
+        return self.add(
+            PretrainStage(
+                f"pretrain/{subset}",
+                {"pool": self.pool, "subset": self.subset(subset)},
+                model=option.model,
+                model_identity=model_identity(option.model),
+                recipe=option.effective_recipe(),
+                samples_seen=option.samples_seen,
+                seed=self.config.seed,
+                seeds=option.seeds,
+            )
+        )
+
+    def evaluate(self, subset: str, trained: PretrainStage) -> EvalStage:
+        return self.evaluation(f"eval/{subset}", {"pretrain": trained})
+
+    def evaluate_encoder(self, name: str) -> EvalStage:
+        """How good a filter network is itself, which is not how good a filter it is."""
+        at, training, weights = self.columns.encoder_at(name)
+        if "text" not in self.columns.modalities(name):
+            raise ConfigError(f"eval.encoders: {name!r} has no captions; leave it out")
+        model = None if training else (at.model, at.pretrained)
+        return self.evaluation(f"eval-encoder/{name}", dict(training), model, weights)
+
+    def evaluation(
+        self,
+        name: str,
+        inputs: dict[str, Stage],
+        model: tuple[str, str | None] | None = None,
+        weights: str = "",
+    ) -> EvalStage:
+        """All suites on all sets for the models of a training, or for a model that is loaded."""
+        option = self.config.eval
+        assert option is not None
+        folders, identities = [], []
+        for data in option.data:
+            if "/" not in data and not storage.exists(data):
+                inputs[f"evalset/{data}"] = self.add(EvalSetStage(f"evalset/{data}", builtin=data))
+                continue
+            for folder in evalset_folders(data):
+                folders.append(folder)
+                identities.append(storage.identity(folder))
+        return self.add(
+            EvalStage(
+                name,
+                inputs,
+                suites=tuple(option.suites),
+                folders=tuple(folders),
+                folder_identities=tuple(identities),
+                model=model,
+                weights=weights,
+            )
+        )
+
+    def release(self, subset: str) -> ReleaseStage:
+        option = self.config.release
+        assert option is not None
+        inputs: dict[str, Stage] = {"pool": self.pool, "subset": self.subset(subset)}
+        inputs |= {f"score/{name}": stage for name, stage in self.columns.scores_of(self.pool).items()}
+        inputs |= {f"embed/{name}": self.columns.encoder(name, self.pool) for name in option.embeddings}
+        inputs |= {f"filter/{i:02d}": stage for i, stage in enumerate(self.chains[subset])}
+        return self.add(
+            ReleaseStage(
+                f"release/{subset}",
+                inputs,
+                title=f"{self.config.name}/{subset}",
+                samples_per_shard=option.samples_per_shard,
+                datasheet=dict(option.datasheet),
+                seed=self.config.seed,
+            )
+        )
+
+    def report(
+        self,
+        trained: dict[str, PretrainStage],
+        evaluated: dict[str, EvalStage],
+        networks: dict[str, EvalStage],
+        released: list[ReleaseStage],
+    ) -> ReportStage:
+        inputs: dict[str, Stage] = {"pool": self.pool}
+        inputs |= {f"score/{name}": stage for name, stage in self.columns.scores_of(self.pool).items()}
+        inputs |= {f"embed/{name}": stage for name, stage in self.columns.embeds_of(self.pool).items()}
+        inputs |= {f"subset/{name}": stage for name, stage in self.subsets.items()}
+        for name, chain in self.chains.items():
+            inputs |= {f"filter/{name}/{i:02d}": stage for i, stage in enumerate(chain)}
+        inputs |= {f"pretrain/{name}": stage for name, stage in trained.items()}
+        inputs |= {f"eval/{name}": stage for name, stage in evaluated.items()}
+        inputs |= {f"network/{name}": stage for name, stage in networks.items()}
+        inputs |= {f"release/{s.title}": s for s in released}
+        for stage in self.pool.inputs.values():
+            if "prepare" in stage.inputs:
+                inputs["prepare"] = stage.inputs["prepare"]
+        everything = {s.name: s for s in self.stages.values()}
+        inputs |= {f"stage/{name}": stage for name, stage in everything.items()}
+        return ReportStage("report", inputs, config=self.config)
+
+
+def filter_label(index: int, option: Any) -> str:
+    """Name of a filter inside its subset: its place, from 1, and its type."""
+    return f"{index + 1}-{option.type}"
+
+
+def evalset_folders(path: str) -> list[str]:
+    """The evaluation sets that a config entry names: the folder itself, or the ``wds_*`` folders in it.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not storage.exists(path):
+        raise ConfigError(
+            f"eval.data: {path!r} is neither a folder nor a built-in evaluation set ({', '.join(BUILTIN)})"
+        )
+    names = storage.list_names(path)
+    inner = [storage.join(path, n) for n in names if n.startswith("wds_")]
+    if inner:
+        return inner
+    if "test" in names:
+        return [path]
+    raise ConfigError(f"eval.data: {path!r} holds no evaluation set (wds_*/ folders, or one with test/ in it)")

@@ -1,0 +1,111 @@
+"""What a scorer may look at before it scores, over files and an engine (`filters.base.Context`).
+
+The roles of a `ScoreStage`'s inputs are its vocabulary: ``pool``, ``embed/<encoder>`` and ``score/<name>`` for the pool
+itself, ``target/<set>/...`` the same for a target set, ``evalset/<name>`` for a built-in evaluation set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from ..filters.base import Scorer
+from ..shards import storage
+from .columns import ColumnStore, require_columns
+from .filter_pool import StagePool, Survivors
+from .stage import Work
+from .stages.filtering import column_store
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class EncoderAt:
+    """Where an encoder is loaded from: an encoder folder, or a model name with a local checkpoint.
+
+    Attributes:
+        device: ``auto`` | ``cpu`` | ``cuda``.
+        precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16``.
+    """
+
+    model: str
+    pretrained: str | None
+    device: str = "auto"
+    precision: str = "auto"
+
+    def load(self) -> Any:
+        """The encoder; loaded once per worker, however many parts the worker gets."""
+        return _load(self)
+
+
+@lru_cache(maxsize=8)
+def _load(at: EncoderAt) -> Any:
+    from ..pretrain.encoder import Encoder
+
+    return Encoder.load(at.model, at.pretrained, at.device, at.precision)  # type: ignore[arg-type]
+
+
+class StageContext:
+    """`filters.base.Context` of a running stage.
+
+    Args:
+        encoders: those of the config that the scorer asked for, and those trained in this run by their artifacts.
+        seed: of the run.
+    """
+
+    def __init__(self, work: Work, scorer: Scorer, encoders: Mapping[str, EncoderAt], seed: int) -> None:
+        self._work, self._scorer, self._encoders = work, scorer, encoders
+        self.seed = seed
+        self._pools: dict[str, StagePool] = {}
+
+    @property
+    def scratch(self) -> str:
+        return self._work.artifact.scratch("score")
+
+    @property
+    def columns(self) -> ColumnStore:
+        return self._columns("")
+
+    @property
+    def pool(self) -> StagePool:
+        return self._pool("")
+
+    def target(self, name: str) -> StagePool:
+        return self._pool(f"target/{name}/")
+
+    def target_columns(self, name: str) -> ColumnStore:
+        return self._columns(f"target/{name}/")
+
+    def encoder(self, name: str) -> EncoderAt:
+        trained = self._work.inputs.get(f"encoder/{name}")
+        if trained is None:
+            return self._encoders[name]
+        at = self._encoders[name]
+        return EncoderAt(storage.join(trained.data, "model"), None, at.device, at.precision)
+
+    def evalset(self, name: str) -> str:
+        built = self._work.inputs.get(f"evalset/{name}")
+        return storage.join(built.data, built.summary["folder"]) if built else name
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        return self._work.gather(function, [arguments])[0]
+
+    def map(
+        self, function: Callable[..., dict[str, Any]], parts: Mapping[str, tuple[Any, ...]]
+    ) -> dict[str, dict[str, Any]]:
+        return self._work.map(function, parts)
+
+    def _columns(self, prefix: str) -> ColumnStore:
+        store = column_store(self._work.inputs, prefix)
+        wanted = self._scorer.targets()[prefix.split("/")[1]] if prefix else self._scorer.columns()
+        require_columns(store, wanted, f"the target set {prefix.split('/')[1]!r}" if prefix else "this score")
+        return store
+
+    def _pool(self, prefix: str) -> StagePool:
+        if prefix not in self._pools:
+            survivors = Survivors(self._columns(prefix), None)
+            label = prefix.replace("/", "-") or "pool-"
+            self._pools[prefix] = StagePool(self._work, survivors, self.seed, label)
+        return self._pools[prefix]
