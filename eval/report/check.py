@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ...errors import DataError
+from .check_scores import score_complaints
 from .data import ClusterMap, Confusion, Curve, FilterTruth, Funnel, Histogram, Leaderboard, Pool, Report
 
 
@@ -38,6 +39,7 @@ def _complaints(report: Report) -> Iterator[str]:
         yield "the headline has no contrast"
     if report.leaderboard:
         yield from _leaderboard(report.leaderboard)
+    yield from score_complaints(report)
 
 
 def _pool(pool: Pool) -> Iterator[str]:
@@ -69,6 +71,8 @@ def _histogram(histogram: Histogram) -> Iterator[str]:
         yield f"{where}: {len(edges)} edges for {bins} bins"
     if not all(math.isfinite(e) for e in edges) or any(a >= b for a, b in itertools.pairwise(edges)):
         yield f"{where}: its edges are not finite and ascending"
+    if histogram.missing < 0:
+        yield f"{where}: {histogram.missing} rows without a value"
     yield from _within(where, "correct + wrong", histogram.counts, histogram.correct, histogram.wrong)
     for split in histogram.splits:
         yield from _within(f"{where}, {split.subset!r}", "kept + dropped", histogram.counts, split.kept, split.dropped)

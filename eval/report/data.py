@@ -12,7 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-Unit = Literal["percent", "number"]
+from .estimates import Estimate, Metric, Unit
+from .score_data import (
+    Commonest,
+    FilterNetwork,
+    FilterNetworks,
+    KeptBy,
+    Learned,
+    LearningCurve,
+    Look,
+    ScoreFacts,
+    Tally,
+    Weight,
+)
 
 
 @dataclass
@@ -30,40 +42,6 @@ class Header:
     summary: str = ""
     date: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Estimate:
-    """A mean over seeds with its 95 % interval.
-
-    Attributes:
-        mean, low, high: in the metric's unit; the bounds are None when there is no interval (one seed).
-        seeds: each seed's own value, in seed order.
-    """
-
-    mean: float
-    low: float | None = None
-    high: float | None = None
-    seeds: Sequence[float] = ()
-
-
-@dataclass
-class Metric:
-    """One number by which models are judged.
-
-    Attributes:
-        name: key in `Arm.scores`.
-        label: as shown, such as "digits, zero-shot top-1".
-        chance: what guessing reaches, if known.
-        unit: ``percent`` for fractions 0-1, ``number`` for anything else.
-    """
-
-    name: str
-    label: str
-    chance: float | None = None
-    unit: Unit = "percent"
-    higher_is_better: bool = True
-    description: str = ""
 
 
 @dataclass
@@ -429,6 +407,11 @@ class Report:
     Attributes:
         notes: caveats, shown under the headline and not only at the bottom.
         meanings: reason code -> what it means, shown wherever the code is.
+        networks: filter networks beside what they keep.
+        looks: who looked at the pool.
+        commonest: columns of words and flags; `histograms` are those of numbers.
+        learned: scores that were learned.
+        score_facts: how each score was made.
     """
 
     header: Header
@@ -442,6 +425,52 @@ class Report:
     clusters: Sequence[ClusterMap] = ()
     curves: Sequence[Curve] = ()
     leaderboard: Leaderboard | None = None
+    networks: FilterNetworks | None = None
+    looks: Sequence[Look] = ()
+    commonest: Sequence[Commonest] = ()
+    learned: Sequence[Learned] = ()
+    score_facts: Sequence[ScoreFacts] = ()
     stages: Stages | None = None
     provenance: Provenance | None = None
     meanings: Mapping[str, str] = field(default_factory=dict)
+
+
+__all__ = [
+    "Arm",
+    "Card",
+    "Cluster",
+    "ClusterMap",
+    "Commonest",
+    "Confusion",
+    "Contrast",
+    "Curve",
+    "Estimate",
+    "Fault",
+    "FilterNetwork",
+    "FilterNetworks",
+    "FilterTruth",
+    "Funnel",
+    "FunnelStep",
+    "Gallery",
+    "Header",
+    "Headline",
+    "Histogram",
+    "KeptBy",
+    "Leaderboard",
+    "Learned",
+    "LearningCurve",
+    "Look",
+    "Metric",
+    "PerClass",
+    "Picture",
+    "Pool",
+    "Provenance",
+    "Report",
+    "ScoreFacts",
+    "Split",
+    "StageTime",
+    "Stages",
+    "Tally",
+    "Unit",
+    "Weight",
+]

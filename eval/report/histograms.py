@@ -53,7 +53,7 @@ def _histogram(histogram: Histogram, split: Split | None, id: str) -> Plot:
     }
     figure = {"data": traces, "layout": layout}
     title = split.subset if split else "pool"
-    return Plot(id, _says(histogram, split), figure, _table(histogram, split), 340, title, legend)
+    return Plot(id, _says(histogram, split), figure, histogram_table(histogram, split), 340, title, legend)
 
 
 def _bin(low: float, high: float) -> str:
@@ -133,7 +133,8 @@ def _says(histogram: Histogram, split: Split | None) -> str:
     return says + "."
 
 
-def _table(histogram: Histogram, split: Split | None) -> Table:
+def histogram_table(histogram: Histogram, split: Split | None) -> Table:
+    """Rows per bin, in numbers."""
     columns = {"fetched": histogram.counts}
     if split:
         columns |= {"kept": split.kept, "dropped": split.dropped}

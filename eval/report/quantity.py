@@ -35,7 +35,7 @@ def value(x: float | None) -> str:
     """A score, to four significant digits."""
     if x is None or not math.isfinite(x):
         return NONE
-    text = f"{x:.4g}" if abs(x) < 1e4 else f"{x:,.0f}"
+    text = f"{x:,.0f}" if 1e4 <= abs(x) < 1e15 else f"{x:.4g}"
     return text.replace("-", MINUS)
 
 

@@ -5,51 +5,23 @@ The reader wants the result first, then what it rests on; a section without data
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from . import marks, quantity
 from .cluster_map import clusters_plot
 from .curves import curves_plot
 from .data import Arm, Estimate, Headline, Leaderboard, Metric, PerClass, Report, Stages
-from .figures import Plot
 from .galleries import subset_galleries
-from .histograms import histogram_plots
+from .learned import learned_section
+from .looks import looks_section
+from .networks import networks_section
+from .scores import scores_section
+from .section import Section, Titled, first_shown
 from .verdict import judge, verdict
 
 COLORS = 7  # colours for arms in the style sheet, the control's aside
-
-
-@dataclass(frozen=True)
-class Section:
-    """One section of the page.
-
-    Attributes:
-        id: anchor; its template is ``<id>.html``.
-        short: text of its link.
-        lede: how to read it.
-        content: what the template writes.
-        plots: figures that it shows.
-    """
-
-    id: str
-    title: str
-    short: str
-    lede: str
-    content: Mapping[str, Any]
-    plots: Sequence[Plot] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Titled:
-    """Something in a tab; `badge` is a small number beside the title."""
-
-    title: str
-    content: Any
-    badge: str = ""
 
 
 def sections(report: Report) -> list[Section]:
@@ -66,17 +38,24 @@ def _sections(report: Report) -> Iterator[Section]:
         lede = "Loss on the training batches, one thin line per seed, thick for their mean. "
         lede += "A lower loss on easier data is not a better model: compare accuracy above, not these heights."
         yield Section("curves", "Learning curves", "Curves", lede, {}, [plot])
+    if report.networks and report.networks.networks:
+        yield networks_section(report.networks, colors)
     if report.pool:
         yield _pool(report)
+    if report.looks:
+        yield looks_section(report.looks)
     if report.funnels:
         yield _funnels(report)
-    if report.histograms:
-        yield _scores(report)
+    if report.histograms or report.commonest or report.score_facts:
+        yield scores_section(report)
+    if report.learned:
+        yield learned_section(report.learned)
     if by_subset := subset_galleries(report.galleries):
         groups = [Titled(name, [Titled(v.filter, v) for v in views]) for name, views in by_subset.items()]
         lede = "Examples of what each filter dropped, beside what it kept. Captions are shown as they were found; "
         lede += "characters that hide or reorder text appear as marks."
-        yield Section("galleries", "Galleries", "Galleries", lede, {"groups": groups, "start": _start(groups, report)})
+        content = {"groups": groups, "start": first_shown(groups, report)}
+        yield Section("galleries", "Galleries", "Galleries", lede, content)
     if report.truth:
         yield _truth(report)
     if maps := [m for m in report.clusters if m.clusters]:
@@ -98,6 +77,7 @@ def arm_colors(report: Report) -> dict[str, str]:
     first = [c.arm for c in report.headline.contrasts[:1]] if report.headline else []
     names = first + [a.name for a in board.arms] if board else first
     names += [c.arm for c in report.curves] + [f.subset for f in report.funnels]
+    names += [s.subset for n in report.networks.networks for s in n.subsets] if report.networks else []
     control = board.control if board else ""
     rest = [n for n in dict.fromkeys(names) if n != control]
     colors = {name: f"arm-{i % COLORS}" for i, name in enumerate(rest)}
@@ -187,24 +167,8 @@ def _funnels(report: Report) -> Section:
     colors = arm_colors(report)
     panels = [Titled(f.subset, f) for f in report.funnels]
     lede = "Every row of the pool ends in exactly one place: kept, or dropped by one filter for one reason."
-    content = {"panels": panels, "colors": colors, "meanings": report.meanings, "start": _start(panels, report)}
+    content = {"panels": panels, "colors": colors, "meanings": report.meanings, "start": first_shown(panels, report)}
     return Section("funnel", "Subsets", "Subsets", lede, content)
-
-
-def _start(panels: Sequence[Titled], report: Report) -> int:
-    """The subset to show first: the headline's arm, else the first."""
-    arm = report.headline.contrasts[0].arm if report.headline else ""
-    return next((i for i, p in enumerate(panels) if p.title == arm), 0)
-
-
-def _scores(report: Report) -> Section:
-    columns = [(h, histogram_plots(h, f"plot-score-{i}")) for i, h in enumerate(report.histograms)]
-    titled = [(h, [Titled(p.title, p) for p in plots]) for h, plots in columns]
-    panels = [(h, tabs, _start(tabs, report)) for h, tabs in titled]
-    lede = "How each score is distributed over the pool, and where subsets cut it. Pale bars are all fetched rows; "
-    lede += "coloured ones are those that reached the subset's filter."
-    plots = list(itertools.chain.from_iterable(p for _, p in columns))
-    return Section("scores", "Scores and thresholds", "Scores", lede, {"columns": panels}, plots)
 
 
 def _truth(report: Report) -> Section:
@@ -217,7 +181,7 @@ def _truth(report: Report) -> Section:
     lede = "Faults were planted in the pool and recorded where no filter could see them. Precision: how much of what a "
     lede += "filter dropped deserved it. Recall: how much of what deserved it the filter dropped."
     return Section(
-        "truth", "Filters against the truth", "Truth", lede, {"panels": panels, "start": _start(panels, report)}
+        "truth", "Filters against the truth", "Truth", lede, {"panels": panels, "start": first_shown(panels, report)}
     )
 
 
@@ -242,3 +206,6 @@ def _stages(stages: Stages) -> Section:
     )
     content = {"stages": stages, "axis": axis, "grid": grid, "shown": shown, "total": total}
     return Section("stages", "Time and resources", "Stages", lede, content)
+
+
+__all__ = ["Section", "arm_colors", "hero", "sections", "tiles"]

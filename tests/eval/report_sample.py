@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import runpy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -176,6 +178,12 @@ class Simulation:
 
 def make_report() -> Report:
     """The whole page; the same every time."""
+    beside = runpy.run_path(str(Path(__file__).with_name("report_sample_scores.py")))
+    return beside["with_scores"](base_report())
+
+
+def base_report() -> Report:
+    """The page without the sections about scores."""
     sim = Simulation()
     faults = sim.faults()
     fetched = ~sim.failed

@@ -193,6 +193,9 @@ def test_machines_get_strict_json_without_pictures(sample: Report, tmp_path: Pat
     pictures = [c["picture"] for g in told["galleries"] for c in g["dropped"] if c["picture"]]
     assert pictures[0].keys() == {"mime", "width", "height", "bytes"}
     assert told["funnels"][3]["steps"][1]["label"] == "basic"
+    assert told["networks"]["networks"][0]["scores"]["digits/zero_shot"]["mean"] == 0.684
+    assert told["learned"][0]["facts"]["long"] == list(range(100))  # the page shortens, this does not
+    assert told["looks"][0]["tallies"][0]["nulls"]["corrupt"] == 3
     with pytest.raises(DataError, match="object"):
         machine_readable(Report(data.Header("x", facts={"a": object()})))  # type: ignore[dict-item]
 
@@ -202,9 +205,12 @@ def test_machines_get_strict_json_without_pictures(sample: Report, tmp_path: Pat
 SECTION_OF = {
     "leaderboard": "models",
     "curves": "curves",
+    "networks": "networks",
     "pool": "pool",
+    "looks": "looks",
     "funnels": "funnel",
-    "histograms": "scores",
+    "scores": "scores",
+    "learned": "learned",
     "galleries": "galleries",
     "truth": "truth",
     "clusters": "clusters",
@@ -215,10 +221,11 @@ SECTION_OF = {
 
 @pytest.mark.parametrize("field", [*SECTION_OF, "headline", "notes", "meanings"])
 def test_every_section_is_optional(sample: Report, field: str) -> None:
-    empty = {"meanings": {}, "headline": None}.get(field, None if field in ("pool", "stages") else ())
+    empty = {"meanings": {}, "headline": None}.get(field, None if field in ("pool", "stages", "networks") else ())
     if field in ("leaderboard", "provenance"):
         empty = None
-    report = dataclasses.replace(sample, **{field: empty})
+    fields = ("histograms", "commonest", "score_facts") if field == "scores" else (field,)
+    report = dataclasses.replace(sample, **dict.fromkeys(fields, empty))
     page = render(report)
     ids = {a["id"] for _, a in Parsed(page).elements if "id" in a}
     assert {s.id for s in sections(report)} == set(SECTION_OF.values()) - {SECTION_OF.get(field, "")}
@@ -249,7 +256,8 @@ def test_figures_are_valid_plotly(sample: Report) -> None:
 
     plots = [p for s in sections(sample) for p in s.plots]
     assert [p.id for p in plots] == [
-        "plot-curves", "plot-score-0-0", "plot-score-0-1", "plot-score-1-0", "plot-clusters-0",
+        "plot-curves", "plot-networks-0", "plot-networks-1", "plot-score-0-0", "plot-score-0-1",
+        "plot-learned-0", "plot-learned-2", "plot-clusters-0",
     ]  # fmt: skip
     for plot in plots:
         drawn = go.Figure(json.loads(re.sub(r"var\(--[a-z0-9-]+\)", "#123456", json.dumps(plot.figure))))

@@ -150,12 +150,15 @@ def test_reads_well_and_does_nothing_else(browser: Any, url: str, size: dict[str
 def test_every_plot_is_drawn(browser: Any, url: str) -> None:
     with Visit(browser, url, WIDE, "light") as visit:
         page = visit.page
-        for plot in ("#plot-curves", "#plot-score-0-1", "#plot-clusters-0"):
+        for plot in ("#plot-curves", "#plot-networks-0", "#plot-score-0-1", "#plot-learned-0", "#plot-clusters-0"):
             visit.see(plot)
         assert page.locator("#plot-curves .scatterlayer path.js-line").count() == 4 * 5 + 4
         assert page.locator("#plot-score-0-1 .barlayer .point path").count() > 60
         assert page.locator("#plot-score-0-1 .shapelayer path").count() == 2
         assert page.locator("#plot-clusters-0 .points path").count() == 10
+        assert page.locator("#plot-networks-0 .points path.point").count() == 2
+        assert page.locator("#plot-networks-0 .errorbars").count() == 2
+        assert page.locator("#plot-learned-0 .scatterlayer path.js-line").count() == 4
         assert page.locator("#plot-score-0-0 .main-svg").count() == 0  # its tab was not opened
         page.get_by_role("tab", name="clip_top").and_(page.locator("[id^=score]")).click()
         page.wait_for_selector("#plot-score-0-0 .barlayer path", state="attached")
@@ -237,6 +240,51 @@ def test_tables_sort(browser: Any, url: str) -> None:
         assert order()[0] == "random"
         table.get_by_role("button", name="arm").click()
         assert order() == ["everything", "random", "clip_top", "curated"]
+
+
+def test_scores_are_read_by_keyboard(browser: Any, url: str) -> None:
+    with Visit(browser, url, PHONE, "light") as visit:
+        page = visit.page
+        page.locator("#networks [role=tab]").first.focus()
+        page.keyboard.press("ArrowRight")
+        visit.see("#plot-networks-1")
+        summary = page.locator("#scores .made summary").nth(1)
+        summary.focus()
+        page.keyboard.press("Enter")
+        shown = page.locator("#scores .made details[open] .pairs")
+        assert shown.count() == 1
+        assert "temperature" in shown.inner_text()
+        numbers = page.locator("#scores .multiples summary").first
+        numbers.focus()
+        page.keyboard.press("Enter")
+        assert page.locator("#scores .multiples details[open] table").is_visible()
+        page.locator("#learned [role=tab]").last.focus()
+        page.keyboard.press("Home")
+        assert page.locator("#learned table.weights").first.is_visible()
+        assert visit.overflow() <= 0
+        visit.check_quiet()
+
+
+def test_names_of_scores_are_read_as_written(browser: Any, url: str) -> None:
+    hostile = "</td><script>window.pwned=1</script>"
+    with Visit(browser, url, WIDE, "dark") as visit:
+        page = visit.page
+        assert hostile in page.locator("#scores .multiples h4").all_inner_texts()
+        assert hostile in page.locator("#learned table.weights tbody th").all_inner_texts()
+        assert hostile in page.locator("#looks tbody th").last.inner_text()
+        assert "loaded from <b>weights</b>/ViT-L-14.pt" in page.locator("#networks").inner_text()
+        assert "(empty)" in page.locator("#scores .counts .code").all_inner_texts()
+        visit.check_quiet()
+
+
+def test_bars_of_small_histograms_lie_in_their_box(browser: Any, url: str) -> None:
+    with Visit(browser, url, PHONE, "light") as visit:
+        outside = visit.page.locator("#scores .multiples svg").evaluate_all(
+            "all => all.filter(s => { const b = s.getBoundingClientRect();"
+            " return [...s.querySelectorAll('rect')].some(r => { const q = r.getBoundingClientRect();"
+            " return q.top < b.top - 1 || q.bottom > b.bottom + 1 || q.right > b.right + 1; }); }).length"
+        )
+        assert outside == 0
 
 
 def test_hostile_captions_are_read_as_written(browser: Any, url: str) -> None:
