@@ -136,35 +136,35 @@ class Decision:
     group: np.ndarray | None = None
 
 
-class Filter(Options):
-    """Base of all filters. Subclasses are registered in `FILTERS` and are their own options.
-
-    Attributes:
-        version: bump when the same options would give other decisions; part of the fingerprint.
-        catches: kinds of fault that it is meant to catch; where the truth is known, the report judges it by them
-            (``wrong_caption``, ``boilerplate``, ``foreign``, ``short``, ``tiny``, ``strip``, ``exact_copy``,
-            ``near_copy``).
-    """
+class Reads(Options):
+    """What scorers and filters say about what they read, so that it can be made before they run."""
 
     version: ClassVar[int] = 1
-    catches: ClassVar[tuple[str, ...]] = ()
     type: str
 
     @abstractmethod
     def columns(self) -> list[str]:
-        """Columns that `fit` and `decide` read."""
+        """Columns of the pool that it reads. ``subset.<name>``: how often a row is in that subset, 0 = not at all."""
 
-    def fit(self, pool: Pool) -> Any:
-        """Look at the whole pool first; returns a small picklable state for `decide`."""
-        return None
-
-    @abstractmethod
-    def decide(self, part: Part, state: Any) -> Decision:
-        """Decide for the alive rows of one part; ``state`` is what `fit` returned."""
-
-    def describe(self, state: Any) -> dict[str, Any]:
-        """Facts for the report as strict JSON: thresholds (``{"threshold": t, "column": name}``), cluster sizes..."""
+    def targets(self) -> dict[str, list[str]]:
+        """Target sets that it reads, and which embeddings and scores of them."""
         return {}
+
+    def encoders(self) -> list[str]:
+        """Encoders of the config that it needs itself (for prompts), beside those whose columns are read."""
+        return []
+
+    def models(self) -> list[str]:
+        """Model architectures that it builds; their identity is part of the fingerprint."""
+        return []
+
+    def evalsets(self) -> list[str]:
+        """Evaluation sets that it reads: built-in names or folders."""
+        return []
+
+    def files(self) -> list[str]:
+        """Local files that the result depends on; their content is part of the fingerprint."""
+        return []
 
 
 class Columns(Protocol):
@@ -179,7 +179,7 @@ class Columns(Protocol):
 
 
 class Context(Protocol):
-    """What a scorer may look at before it scores: the whole pool, target sets, encoders."""
+    """What a scorer or filter may look at before it judges rows: the whole pool, target sets, encoders."""
 
     @property
     def seed(self) -> int:
@@ -188,12 +188,12 @@ class Context(Protocol):
 
     @property
     def scratch(self) -> str:
-        """Folder for files that outlive a kill, but not the finished score."""
+        """Folder for files that outlive a kill, but not the finished stage."""
         ...
 
     @property
     def pool(self) -> Pool:
-        """The usable rows of the pool. Only for scorers that say `Scorer.whole_pool`."""
+        """The usable rows (only for scorers that say `Scorer.whole_pool`); for filters, those that reach them."""
         ...
 
     @property
@@ -202,7 +202,7 @@ class Context(Protocol):
         ...
 
     def target(self, name: str) -> Pool:
-        """The usable rows of a target set, with the columns that `Scorer.targets` asked for."""
+        """The usable rows of a target set, with the columns that `Reads.targets` asked for."""
         ...
 
     def target_columns(self, name: str) -> Columns:
@@ -214,7 +214,7 @@ class Context(Protocol):
         ...
 
     def evalset(self, name: str) -> str:
-        """Folder of an evaluation set in CLIP_benchmark's layout, one of `Scorer.evalsets`."""
+        """Folder of an evaluation set in CLIP_benchmark's layout, one of `Reads.evalsets`."""
         ...
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -238,7 +238,36 @@ class LoadEncoder(Protocol):
     def load(self) -> Encoder: ...
 
 
-class Scorer(Options):
+class Filter(Reads):
+    """Base of all filters. Subclasses are registered in `FILTERS` and are their own options.
+
+    Attributes:
+        version: bump when the same options would give other decisions; part of the fingerprint.
+        catches: kinds of fault that it is meant to catch; where the truth is known, the report judges it by them
+            (``wrong_caption``, ``boilerplate``, ``foreign``, ``short``, ``tiny``, ``strip``, ``exact_copy``,
+            ``near_copy``).
+    """
+
+    catches: ClassVar[tuple[str, ...]] = ()
+
+    def fit(self, pool: Pool) -> Any:
+        """Look at the whole pool first; returns a small picklable state for `decide`."""
+        return None
+
+    def fit_in(self, context: Context) -> Any:
+        """`fit`, for filters that look at more than the rows that reach them (`Context.pool`): target sets, prompts."""
+        return self.fit(context.pool)
+
+    @abstractmethod
+    def decide(self, part: Part, state: Any) -> Decision:
+        """Decide for the alive rows of one part; ``state`` is what `fit` returned."""
+
+    def describe(self, state: Any) -> dict[str, Any]:
+        """Facts for the report as strict JSON: thresholds (``{"threshold": t, "column": name}``), cluster sizes..."""
+        return {}
+
+
+class Scorer(Reads):
     """Base of all scorers: a map from the columns of one part to new columns. Registered in `SCORERS`.
 
     Attributes:
@@ -246,33 +275,7 @@ class Scorer(Options):
         whole_pool: `fit` looks at the pool, so the score changes when the pool grows; others are kept per shard.
     """
 
-    version: ClassVar[int] = 1
     whole_pool: ClassVar[bool] = False
-    type: str
-
-    @abstractmethod
-    def columns(self) -> list[str]:
-        """Columns of the pool that `fit` and `score` read."""
-
-    def targets(self) -> dict[str, list[str]]:
-        """Target sets that `fit` reads, and which embeddings and scores of them."""
-        return {}
-
-    def encoders(self) -> list[str]:
-        """Encoders of the config that `fit` itself needs (for prompts), beside those whose columns are read."""
-        return []
-
-    def models(self) -> list[str]:
-        """Model architectures that it builds; their identity is part of the fingerprint."""
-        return []
-
-    def evalsets(self) -> list[str]:
-        """Evaluation sets that `fit` reads: built-in names or folders."""
-        return []
-
-    def files(self) -> list[str]:
-        """Local files that the score depends on; their content is part of the fingerprint."""
-        return []
 
     def fit(self, context: Context) -> Any:
         """Look at targets, prompts or the whole pool first; returns a picklable state for `score`."""

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from ..errors import DataError
-from ..registry import Options, Registry
+from ..registry import Registry
 from ..shards import storage
 from . import vector_files
-from .base import Context, Part
+from .base import Context, Part, Reads
 from .uid_join import UID, Duplicates, Joined, join, plan_in, publish_array
 from .vector_ranges import copied, keys_of
 
@@ -43,15 +43,13 @@ class Imported:
     dims: dict[str, int]
 
 
-class EmbeddingImport(Options):
+class EmbeddingImport(Reads):
     """Base of all imports of embeddings. Subclasses are registered in `EMBEDDING_IMPORTS`.
 
     Attributes:
         version: bump when the same options would give other vectors; part of the fingerprint.
     """
 
-    version: ClassVar[int] = 1
-    type: str
     key: str = Field(default=UID, description="Column of the files with the uid; shorter uids are padded with zeros.")
     on: str = Field(
         default=UID,

@@ -285,18 +285,22 @@ class Outcome:
         return merged[argsort(merged)]
 
 
-def run_filters(pool: MemoryPool, filters: Sequence[Filter]) -> Outcome:
+def run_filters(pool: MemoryPool, filters: Sequence[Filter], context: MemoryContext | None = None) -> Outcome:
     """Apply filters in order; each sees what the ones before it kept.
+
+    Args:
+        context: target sets and encoders, if a filter asks for any.
 
     Raises:
         DataError: a filter cannot decide (a missing column, no values, infeasible quotas).
     """
+    context = MemoryContext() if context is None else context
     alive = pool.members
     fates = [_Fate(part) for part in pool.members]
     steps = []
     for place, chosen in enumerate(filters, 1):
         label = f"{place}-{chosen.type}"
-        state = chosen.fit(MemoryPool(alive, pool.seed))
+        state = chosen.fit_in(context.of(MemoryPool(alive, pool.seed)))
         entered, kept, samples, reasons, survivors = 0, 0, 0, {}, []
         for part, fate in zip(alive, fates, strict=True):
             decision = chosen.decide(part, state)

@@ -6,7 +6,7 @@ for row, so a column of a part is one small read. `FilePart` is what scorers and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,8 +18,11 @@ from ..registry import unknown
 from ..shards import storage
 from ..shards.shard import Shard
 from ..shards.uid import to_records
+from .artifact import Artifact
+from .stages.pool import shards_of
 
 MODALITIES = ("image", "text")
+SUBSET = "subset."  # a column: how often a row is in a subset
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,13 @@ class ColumnStore:
         shards: the pool's shards, in order.
         scores: folder of each score by its config name; a score ``s`` also owns the columns ``s_*`` of its file.
         embeddings: folder of each encoder's embeddings.
+        subsets: folder of each subset's fates; its column ``subset.<name>`` holds multiplicities, 0 = not in it.
     """
 
     shards: tuple[Shard, ...]
     scores: dict[str, str] = field(default_factory=dict)
     embeddings: dict[str, str] = field(default_factory=dict)
+    subsets: dict[str, str] = field(default_factory=dict)
 
     def part(self, index: int, rows: np.ndarray | None = None) -> FilePart:
         """Part `index`, all rows or only some."""
@@ -57,11 +62,23 @@ def require_columns(store: ColumnStore, columns: Sequence[str], where: str) -> N
     known = list(first.column_names())
     for encoder in store.embeddings:
         known += [f"{encoder}.{modality}" for modality in store.modalities(encoder)]
+    known += [f"{SUBSET}{name}" for name in store.subsets]
     for folder in store.scores.values():
         known += pq.read_schema(storage.local(storage.join(folder, f"{first.name}.parquet"))).names
     for column in columns:
         if column not in known:
             raise ConfigError(f"{where}: {unknown('column', column, known)}")
+
+
+def column_store(inputs: Mapping[str, Artifact], prefix: str = "") -> ColumnStore:
+    """The columns among a stage's inputs: roles ``pool``, ``score/<name>`` and ``embed/<encoder>`` behind `prefix`."""
+    own = {r.removeprefix(prefix): a for r, a in inputs.items() if r.startswith(prefix)}
+    return ColumnStore(
+        tuple(shards_of(own["pool"])),
+        {r.removeprefix("score/"): a.data for r, a in own.items() if r.startswith("score/")},
+        {r.removeprefix("embed/"): a.data for r, a in own.items() if r.startswith("embed/")},
+        {r.removeprefix("subset/"): a.data for r, a in own.items() if r.startswith("subset/")},
+    )
 
 
 class FilePart:
@@ -78,6 +95,10 @@ class FilePart:
         return len(self.rows)
 
     def arrow(self, column: str) -> pa.ChunkedArray:
+        if column.startswith(SUBSET) and column.removeprefix(SUBSET) in self.store.subsets:
+            path = storage.join(self.store.subsets[column.removeprefix(SUBSET)], f"{self.name}.parquet")
+            values = pq.read_table(storage.local(path), columns=["times"])["times"]
+            return values if self._all else values.take(pa.array(self.rows))
         score = self.store.score_of(column)
         path = storage.join(self.store.scores[score], f"{self.name}.parquet") if score else self.shard.table
         values = pq.read_table(storage.local(path), columns=[column])[column]

@@ -11,14 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import ConfigError
+from ..filters.base import Reads
 from ..pretrain.detectors.text_boxes import text_boxes_model
 from ..pretrain.models import modalities_of, model_identity
 from ..registry import nearest, unknown
 from ..shards import storage
 from ..shards.row_table import OUTCOME
-from .columns import MODALITIES
+from .columns import MODALITIES, SUBSET
 from .config import Config, EncoderConfig
-from .score_context import EncoderAt
+from .context import EncoderAt
 from .stage import Stage, digest
 from .stages.embedding import EmbedStage, ImportStage
 from .stages.evaluation import EvalSetStage
@@ -35,10 +36,17 @@ class ColumnPlanner:
     Args:
         add: takes a stage into the plan, and gives back the equal one that is already there.
         ingest: plans the pool of some sources; names of its stages start with the first argument.
+        subset: plans a subset of the pool.
     """
 
-    def __init__(self, config: Config, add: Callable[[Any], Any], ingest: Callable[..., PoolStage]) -> None:
-        self.config, self.add, self.ingest = config, add, ingest
+    def __init__(
+        self,
+        config: Config,
+        add: Callable[[Any], Any],
+        ingest: Callable[..., PoolStage],
+        subset: Callable[[str], Stage],
+    ) -> None:
+        self.config, self.add, self.ingest, self.subset = config, add, ingest, subset
         self.scores: dict[tuple[str, str], ScoreStage] = {}
         self.embeds: dict[tuple[str, str], EmbedStage | ImportStage] = {}
         self.targets: dict[str, PoolStage] = {}
@@ -70,6 +78,8 @@ class ColumnPlanner:
         option = self.config.encoders[name]
         assert option.train is not None
         assert option.model is not None
+        if "text" not in modalities_of(option.model):
+            raise ConfigError(f"encoders.{name}.train: {option.model!r} has no text tower to be trained with captions")
         inputs: dict[str, Stage] = {
             "data": self.ingest(f"encoder/{name}/", {option.train.data.type: option.train.data})
         }
@@ -181,6 +191,10 @@ class ColumnPlanner:
                     raise ConfigError(f"{where}: the encoder {encoder!r} makes no {modality} embeddings")
                 inputs[f"embed/{encoder}"] = self.encoder(encoder, pool, prefix)
                 continue
+            if column.startswith(SUBSET) and column.removeprefix(SUBSET) in self.config.subsets:
+                name = column.removeprefix(SUBSET)
+                inputs[f"subset/{name}"] = self.subset(name)
+                continue
             owners = [s for s in self.config.scores if column == s or column.startswith(f"{s}_")]
             if owners:
                 name = max(owners, key=len)
@@ -199,6 +213,31 @@ class ColumnPlanner:
         if "." in column or nearest(column, made):
             raise ConfigError(f"{where}: {unknown('column', column, made)}")
 
+    def needs(
+        self, option: Reads, where: str, pool: PoolStage, prefix: str
+    ) -> tuple[dict[str, Stage], dict[str, EncoderAt], str]:
+        """What a scorer or filter reads: stages by role, encoders by name, and the identity of files and models."""
+        inputs: dict[str, Stage] = {"pool": pool, **self.stages_for(option.columns(), where, pool, prefix)}
+        for target, wanted in option.targets().items():
+            theirs, names = self.target(target, where), f"target/{target}/"
+            made = self.stages_for(wanted, where, theirs, names)
+            inputs |= {f"{names}pool": theirs, **{f"{names}{role}": stage for role, stage in made.items()}}
+        files = self.identities(option.files(), where)
+        files += [model_identity(model) for model in option.models()]
+        encoders = {}
+        for encoder in option.encoders():
+            if "text" not in self.modalities(encoder):
+                raise ConfigError(f"{where}: the encoder {encoder!r} reads no prompts; it embeds pictures only")
+            encoders[encoder], training, weights = self.encoder_at(encoder)
+            inputs |= {f"encoder/{encoder}": stage for stage in training.values()}
+            files += [model_identity(encoders[encoder].model), weights]
+        for evalset in option.evalsets():
+            if "/" not in evalset and not storage.exists(evalset):
+                inputs[f"evalset/{evalset}"] = self.add(EvalSetStage(f"evalset/{evalset}", builtin=evalset))
+            else:
+                files += self.identities([evalset], where)
+        return inputs, encoders, digest(files) if files else ""
+
     def score(self, name: str, pool: PoolStage, prefix: str = "", asked_by: str = "") -> ScoreStage:
         """A score of the config over a pool."""
         key = (pool.fingerprint, name)
@@ -213,23 +252,7 @@ class ColumnPlanner:
             if where in self.building:
                 raise ConfigError(f"scores: {' -> '.join([*self.building, where])} is a circle")
             self.building.append(where)
-            inputs: dict[str, Stage] = {"pool": pool, **self.stages_for(option.columns(), where, pool, prefix)}
-            for target, wanted in option.targets().items():
-                theirs, names = self.target(target, where), f"target/{target}/"
-                made = self.stages_for(wanted, where, theirs, names)
-                inputs |= {f"{names}pool": theirs, **{f"{names}{role}": stage for role, stage in made.items()}}
-            files = self.identities(option.files(), where)
-            encoders = {}
-            files += [model_identity(model) for model in option.models()]
-            for encoder in option.encoders():
-                encoders[encoder], training, weights = self.encoder_at(encoder)
-                inputs |= {f"encoder/{encoder}": stage for stage in training.values()}
-                files += [model_identity(encoders[encoder].model), weights]
-            for evalset in option.evalsets():
-                if "/" not in evalset and not storage.exists(evalset):
-                    inputs[f"evalset/{evalset}"] = self.add(EvalSetStage(f"evalset/{evalset}", builtin=evalset))
-                else:
-                    files += self.identities([evalset], where)
+            inputs, encoders, files = self.needs(option, where, pool, prefix)
             self.scores[key] = self.add(
                 ScoreStage(
                     f"{prefix}score/{name}",
@@ -237,7 +260,7 @@ class ColumnPlanner:
                     scorer=option,
                     column=name,
                     encoders=encoders,
-                    files=digest(files) if files else "",
+                    files=files,
                     seed=self.config.seed,
                 )
             )

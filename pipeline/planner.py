@@ -35,7 +35,7 @@ class Planner:
         self.subsets: dict[str, SubsetStage] = {}
         self.chains: dict[str, list[FilterStage]] = {}
         self.building: list[str] = []
-        self.columns = ColumnPlanner(config, self.add, self.ingest)
+        self.columns = ColumnPlanner(config, self.add, self.ingest, self.subset)
         self.options = IngestOptions.model_validate(config.pool.model_dump(include=set(IngestOptions.model_fields)))
 
     def add(self, stage: S) -> S:
@@ -95,7 +95,7 @@ class Planner:
         if name not in self.subsets:
             marker = f"subset {name}"
             if marker in self.building:
-                raise ConfigError(f"subsets: {name!r} takes its size from itself, by way of `like`")
+                raise ConfigError(f"subsets: {name!r} is made from itself")
             self.building.append(marker)
             chain: list[FilterStage] = []
             for i, option in enumerate(self.config.subsets[name]):
@@ -110,15 +110,23 @@ class Planner:
 
     def filter(self, subset: str, index: int, option: Filter, previous: FilterStage | None) -> FilterStage:
         where = f"subsets.{subset}.{index} ({option.type})"
-        read = self.columns.stages_for(option.columns(), where, self.pool, "")
-        inputs: dict[str, Stage] = {"pool": self.pool, **read}
+        inputs, encoders, files = self.columns.needs(option, where, self.pool, "")
         if previous is not None:
             inputs["previous"] = previous
         like = getattr(option, "like", None)
         if like is not None:
             inputs["like"] = self.subset(like)
         label = filter_label(index, option)
-        return self.add(FilterStage(f"subset/{subset}/{label}", inputs, filter=option, seed=self.config.seed))
+        return self.add(
+            FilterStage(
+                f"subset/{subset}/{label}",
+                inputs,
+                filter=option,
+                seed=self.config.seed,
+                encoders=encoders,
+                files=files,
+            )
+        )
 
     def pretrain(self, subset: str) -> PretrainStage:
         option = self.config.pretrain

@@ -21,8 +21,8 @@ from .encoder import IN_FLIGHT, Encoder, Wait
 
 StoreAs = Literal["float16", "float32"]
 Mask = Callable[[np.ndarray], np.ndarray | None]
-"""``(h, w, 3) uint8`` -> the picture with parts painted over, or None where there is nothing to paint over. Called in any
-thread; its argument is not to be written to."""
+"""``(h, w, 3) uint8`` -> the picture with parts painted over, or None where there is nothing to paint over. Called in
+any thread; its argument is not to be written to."""
 
 
 class EmbeddingReader:

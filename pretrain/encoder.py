@@ -26,7 +26,6 @@ from ..shards.images.image import decode_rgb
 from .encoder_folder import find_encoder
 from .models import Modality, ModelSpec, build
 from .precision import Precision, inference, pick_device, pick_precision
-from .precision import arithmetic as arithmetic
 from .timm_names import TimmSpec
 from .tokenizer import Tokenizer, tokenizer_for
 from .towers import ImageTower, Towers
@@ -37,7 +36,7 @@ CPU_BATCH, CPU_SMALL_BATCH, GPU_BATCH = 16, 64, 512
 """Images per forward pass. On a CPU core 8 to 16 are fastest (RN50 is half as fast again as with 64); small inputs make
 up for the calls with more."""
 SMALL_PIXELS = 64 * 64
-TEXT_CPU_BATCH, TEXT_GPU_BATCH = 32, 512
+TEXT_CPU_BATCH, TEXT_GPU_BATCH = 16, 512
 TEXT_LENGTHS = (8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40, 48, 64)
 """Tokens that captions are cut to, beside the context length."""
 IN_FLIGHT = 2  # batches that a GPU works on while the next one is prepared

@@ -34,13 +34,13 @@ from ..errors import DataError
 from ..shards import storage
 from ..shards.shard import Shard
 from . import streams
-from .encoder import pick_device
 from .encoder_folder import find_encoder
 from .flyt_data import Labelled, LabelledBatch, Pairs, ReadRows, WeighedBatch
 from .flyt_options import FlytTraining
 from .flyt_state import FlytState, restore_state, save_state
 from .models import ModelSpec, build, resolve_model
 from .optimizer import decays
+from .precision import pick_device
 from .schedule import learning_rate
 from .second_order import AdamWState, Downstream, Features, Upstream, look_ahead
 from .tokenizer import tokenizer_for

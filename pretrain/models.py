@@ -1,8 +1,9 @@
 """Model names -> architectures -> modules with a known initialisation.
 
-A model of pictures and text is named by one of the tiny configs that ship here (`model_configs/`), by any name open_clip knows, by the path
-of a JSON file in open_clip's format, or by an encoder folder (whose architecture is then used afresh). Looking a name
-up reads JSON files only; torch is imported when a module is built.
+A model of pictures and text is named by one of the tiny configs that ship here (`model_configs/`), by any name
+open_clip knows, by the path of a JSON file in open_clip's format, or by an encoder folder (whose architecture is then
+used afresh). Looking a name up reads JSON files only; torch is imported when a module is built. timm's image models
+(``timm:NAME``), which have no text tower, are looked up in `timm_names.py`.
 
 Our JSON files may hold two keys more than open_clip's: ``tokenizer`` (see `tokenizer.py`) and ``preprocess_cfg``. They
 are taken out before open_clip sees the config.

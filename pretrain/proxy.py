@@ -25,11 +25,11 @@ from torch import nn
 from ..errors import DataError
 from . import checkpoint, streams
 from .checkpoint import TrainingState
-from .encoder import pick_device
 from .labelled import LabelledDataset
 from .loader import Loader
 from .models import ModelSpec, build, resolve_model
 from .optimizer import adamw
+from .precision import pick_device
 from .proxy_recipe import ProxyRecipe
 from .schedule import learning_rate
 

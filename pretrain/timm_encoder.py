@@ -41,7 +41,7 @@ class TimmEncoder(Encoder):
             model: timm's module, without a classifier.
             data_config: as of `timm.data.resolve_model_data_config`.
         """
-        import timm
+        from timm.data.transforms_factory import create_transform
 
         size = tuple(data_config["input_size"][1:])
         if data_config["input_size"][0] != 3:
@@ -52,7 +52,7 @@ class TimmEncoder(Encoder):
             tuple(data_config["std"]),
             data_config["interpolation"],
         )
-        self._transform = timm.data.create_transform(**data_config, is_training=False, use_prefetcher=True)
+        self._transform: Any = create_transform(**data_config, is_training=False, use_prefetcher=True)
         config = {"timm": {key: data_config[key] for key in sorted(data_config)}}
         super().__init__(model, ModelSpec(name, config, "", preprocess), None, device, precision)
         with torch.inference_mode():
@@ -95,23 +95,22 @@ def load_timm(spec: TimmSpec, weights: str, device: torch.device, precision: Pre
         ConfigError: timm refuses the name, or the file does not hold the model's weights.
     """
     import timm
+    from timm.data.config import resolve_model_data_config
 
-    folder, _, _ = storage.local(weights).rpartition("/")
-    config = storage.join(folder or ".", CONFIG_FILE)
-    overlay = storage.read_json(config).get("pretrained_cfg") if storage.exists(config) else None
+    if "naflex" in spec.timm_name:
+        raise ConfigError(f"{spec.name} takes sequences of patches (NaFlex), which is not supported")
     try:
         with torch.random.fork_rng(devices=[]):
             model = timm.create_model(spec.timm_name, num_classes=0)
     except Exception as error:
         reason = str(error).split("\n")[0]
         raise ConfigError(f"timm cannot build {spec.timm_name}: {type(error).__name__}: {reason}") from error
-    if "naflex" in spec.timm_name:
-        raise ConfigError(f"{spec.name} takes sequences of patches (NaFlex), which is not supported")
     _fill(model, weights, spec)
-    known = {**model.pretrained_cfg, **(overlay or {})}
-    return TimmEncoder(
-        model, spec.name, timm.data.resolve_model_data_config(model, pretrained_cfg=known), device, precision
-    )
+    known: dict[str, Any] = dict(model.pretrained_cfg)  # type: ignore[arg-type]
+    folder = weights.rpartition("/")[0] or "."
+    if storage.exists(storage.join(folder, CONFIG_FILE)):  # a model folder of timm's
+        known |= storage.read_json(storage.join(folder, CONFIG_FILE)).get("pretrained_cfg", {})
+    return TimmEncoder(model, spec.name, resolve_model_data_config(model, pretrained_cfg=known), device, precision)
 
 
 def _fill(model: Any, weights: str, spec: TimmSpec) -> None:

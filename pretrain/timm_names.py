@@ -1,8 +1,8 @@
 """Names of timm's image models: ``timm:NAME`` or ``timm/NAME``, looked up without importing timm (and with it torch).
 
-timm registers a model by a function of its name, and names trained weights ``NAME.TAG``; both stand in its source files,
-which are searched once. How a model's pictures are prepared is known to timm only when the model is built; so the
-version of timm is part of a model's identity, and an upgrade computes embeddings anew.
+timm registers a model by a function of its name, and names trained weights ``NAME.TAG``; both stand in its source
+files, which are searched once. How a model's pictures are prepared is known to timm only when the model is built; so
+the version of timm is part of a model's identity, and an upgrade computes embeddings anew.
 """
 
 from __future__ import annotations

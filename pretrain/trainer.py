@@ -26,11 +26,11 @@ from ..shards import storage
 from . import checkpoint, curves, streams
 from .checkpoint import TrainingState
 from .dataset import SubsetDataset
-from .encoder import arithmetic, pick_device
 from .encoder_folder import WEIGHTS_FILE, find_encoder, write_config, write_record
 from .loader import Loader
 from .models import ModelSpec, build, resolve_model
 from .optimizer import adamw
+from .precision import arithmetic, pick_device
 from .recipe import Recipe
 from .schedule import learning_rate
 from .tokenizer import tokenizer_for

@@ -71,6 +71,10 @@ def _histogram(histogram: Histogram) -> Iterator[str]:
         yield f"{where}: {len(edges)} edges for {bins} bins"
     if not all(math.isfinite(e) for e in edges) or any(a >= b for a, b in itertools.pairwise(edges)):
         yield f"{where}: its edges are not finite and ascending"
+    if histogram.low is not None and not edges[0] <= histogram.low <= edges[-1]:
+        yield f"{where}: its lowest value {histogram.low} is off the axis"
+    if histogram.high is not None and not edges[0] <= histogram.high <= edges[-1]:
+        yield f"{where}: its highest value {histogram.high} is off the axis"
     if histogram.missing < 0:
         yield f"{where}: {histogram.missing} rows without a value"
     yield from _within(where, "correct + wrong", histogram.counts, histogram.correct, histogram.wrong)

@@ -159,6 +159,7 @@ class Histogram:
         edges: ``bins + 1`` ascending bin edges.
         counts: rows per bin.
         missing: rows without a value.
+        low, high: the lowest and the highest value, if they are not the ends of the axis.
         correct, wrong: rows per bin whose caption is right or wrong, when the truth is known.
     """
 
@@ -170,6 +171,8 @@ class Histogram:
     correct: Sequence[int] = ()
     wrong: Sequence[int] = ()
     description: str = ""
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass

@@ -118,7 +118,7 @@ class Learned:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-LookKind = Literal["encoder", "pixels", "imported embeddings", "imported score"]
+LookKind = Literal["encoder", "score of pixels", "imported embeddings", "imported score"]
 
 
 @dataclass

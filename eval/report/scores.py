@@ -31,12 +31,11 @@ class Bar:
 
 @dataclass(frozen=True)
 class Small:
-    """A histogram without axes: `low` and `high` stand at its ends."""
+    """A histogram without axes: `ends` stand at its ends, or below it if there is only one."""
 
     histogram: Histogram
     bars: Sequence[Bar]
-    low: str
-    high: str
+    ends: Sequence[str]
     says: str
     table: Table
 
@@ -88,4 +87,7 @@ def small_histogram(histogram: Histogram) -> Small:
     says += f"{quantity.value(high)}; most, {quantity.count(counts[rows])}, between "
     says += f"{quantity.value(histogram.edges[peak.start])} and {quantity.value(histogram.edges[peak.stop])}."
     table = histogram_table(histogram, None)
-    return Small(histogram, bars, quantity.value(low), quantity.value(high), says, table)
+    least = low if histogram.low is None else histogram.low
+    most_of_all = high if histogram.high is None else histogram.high
+    ends = [quantity.value(least), quantity.value(most_of_all)]
+    return Small(histogram, bars, [f"always {ends[0]}"] if least == most_of_all else ends, says, table)

@@ -145,10 +145,8 @@ def _histogram(
     if not present:
         return None
     low, high = min(float(v.min()) for v in present), max(float(v.max()) for v in present)
-    if low == high:
-        room = max(0.5, 1e-6 * abs(low))
-        low, high = low - room, high + room
-    edges = np.linspace(low, high, BINS + 1)
+    room = max(0.5, 1e-6 * abs(low)) if low == high else 0.0
+    edges = np.linspace(low - room, high + room, BINS + 1)
 
     def count(pieces: Sequence[np.ndarray]) -> list[int]:
         total = np.zeros(BINS, np.int64)
@@ -157,7 +155,7 @@ def _histogram(
         return total.tolist()
 
     missing = sum(int(mask.sum()) for mask in masks) - sum(map(len, present))
-    histogram = Histogram(column, edges.tolist(), count(values), missing=missing)
+    histogram = Histogram(column, edges.tolist(), count(values), missing=missing, low=low, high=high)
     histogram.splits = [s for link in run.distinct_links if (s := _split(run, link, column, values, count))]
     if truth is not None:
         wrong = [truth.of(i).wrong_caption for i in range(len(values))]

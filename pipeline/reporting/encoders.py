@@ -90,7 +90,7 @@ def _join_facts(facts: dict[str, Any]) -> dict[str, int]:
 
 
 def _pixels(run: RunData, name: str, artifact: Artifact) -> Look:
-    """A score of pixels. Whether a picture is readable is the picture's affair, so an encoder's counts explain it too."""
+    """A score of pixels. Whether a picture can be read is up to the picture, so an encoder's counts explain it too."""
     values = fetched = 0
     for i, shard in enumerate(run.shards):
         there = succeeded(shard.read_table(["status"]))
@@ -105,7 +105,7 @@ def _pixels(run: RunData, name: str, artifact: Artifact) -> Look:
         rest = "no result"
     else:
         rest = UNREADABLE
-    return Look(name, "pixels", rows, [_tally("pictures", rows, values, nulls, rest)])
+    return Look(name, "score of pixels", rows, [_tally("pictures", rows, values, nulls, rest)])
 
 
 def _imported(run: RunData, name: str, artifact: Artifact) -> Look:

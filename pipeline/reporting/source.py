@@ -10,10 +10,9 @@ from typing import Any
 from ...filters.base import FILTERS, Filter
 from ...shards.shard import Shard
 from ..artifact import Artifact
-from ..columns import ColumnStore
+from ..columns import ColumnStore, column_store
 from ..config import Config
 from ..filter_pool import Survivors
-from ..stages.filtering import column_store
 from ..stages.pool import shards_of
 
 

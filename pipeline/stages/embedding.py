@@ -12,10 +12,9 @@ from ...errors import DataError
 from ...filters.embedding_imports import EmbeddingImport
 from ...shards import storage
 from ..artifact import Artifact
-from ..columns import ColumnStore, require_columns
-from ..score_context import EncoderAt, StageContext
+from ..columns import ColumnStore, column_store, require_columns
+from ..context import EncoderAt, StageContext
 from ..stage import Stage, Task, Work
-from .filtering import column_store
 from .images import EmbedLook, add_up, look_at_images, write_embeddings
 
 

@@ -6,8 +6,7 @@ filter re-runs only that one. `SubsetStage` then writes the outcome: one row per
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,45 +18,37 @@ from ...filters.base import Filter
 from ...shards import storage
 from ...shards.shard import usable
 from ...shards.uid import RECORD, to_records, write_subset
-from ..artifact import Artifact
-from ..columns import ColumnStore, require_columns
+from ..columns import column_store, require_columns
+from ..context import EncoderAt, StageContext
 from ..decisions import read_decision, write_decision
-from ..filter_pool import StagePool, Survivors
+from ..filter_pool import Survivors
 from ..stage import Stage, Task, Work
 from .pool import shards_of
 
 FETCH = "fetch"  # the name under which failed downloads appear in funnels
 
 
-def column_store(inputs: Mapping[str, Artifact], prefix: str = "") -> ColumnStore:
-    """The columns among a stage's inputs: roles ``pool``, ``score/<name>`` and ``embed/<encoder>`` behind `prefix`."""
-    own = {r.removeprefix(prefix): a for r, a in inputs.items() if r.startswith(prefix)}
-    return ColumnStore(
-        tuple(shards_of(own["pool"])),
-        {r.removeprefix("score/"): a.data for r, a in own.items() if r.startswith("score/")},
-        {r.removeprefix("embed/"): a.data for r, a in own.items() if r.startswith("embed/")},
-    )
-
-
 @dataclass(eq=False)
 class FilterStage(Stage):
     """One filter over the survivors of the filter before.
 
-    Inputs: ``pool``, the ``score/*`` and ``embed/*`` that it reads, ``previous`` unless it is the first, and ``like``
-    (a `SubsetStage`) when it takes another subset's size.
+    Inputs: ``pool`` and what it reads, by the roles of `ScoreStage` and ``subset/*``; ``previous`` unless it is the
+    first, and ``like`` (a `SubsetStage`) when it takes another subset's size.
     Summary: ``entered``, ``kept``, ``samples`` (with repeats), ``reasons``, ``facts`` (the filter's own `describe`).
     """
 
     kind: ClassVar[str] = "filter"
     filter: Filter = None  # type: ignore[assignment]
     seed: int = 0
+    encoders: dict[str, EncoderAt] = field(default_factory=dict)
+    files: str = ""  # identity of local files that the result depends on
 
     def identity(self) -> dict[str, Any]:
         return {
             "filter": self.filter.model_dump(mode="json"),
             "filter_version": self.filter.version,
             "seed": self.seed,
-        }
+        } | ({"files": self.files} if self.files else {})
 
     def expected_parts(self, done: Any) -> int | None:
         return len(done["pool"].summary["shards"]) if "pool" in done else None
@@ -69,7 +60,7 @@ class FilterStage(Stage):
         previous = work.inputs["previous"].data if "previous" in work.inputs else None
         survivors = Survivors(column_store(work.inputs), previous)
         require_columns(survivors.store, chosen.columns(), "this filter")
-        state = chosen.fit(StagePool(work, survivors, self.seed))
+        state = chosen.fit_in(StageContext(work, chosen, self.encoders, self.seed, previous))
         counts = work.map(
             _decide, {s.name: (chosen, survivors, i, state) for i, s in enumerate(survivors.store.shards)}
         )

@@ -24,8 +24,8 @@ from ...shards.image_pass import CORRUPT, MISSING, OK, STATUS
 from ...shards.shard import Shard
 from ..artifact import Artifact
 from ..calls import Resources
+from ..context import EncoderAt
 from ..part import leave_receipt
-from ..score_context import EncoderAt
 from ..stage import Task, Work
 from .pool import rows_of, shards_of
 

@@ -27,9 +27,9 @@ from ...shards.release import (
 from ...shards.reshard import ReshardPlan, finish_shards, plan_shards, write_shard
 from ...shards.shard import METADATA, SUCCESS
 from ...shards.uid import read_subset
-from ..columns import ColumnStore
+from ..columns import ColumnStore, column_store
 from ..stage import Stage, Task, Work
-from .filtering import FETCH, column_store, read_fates
+from .filtering import FETCH, read_fates
 from .pool import shards_of
 
 DESCRIBED = {

@@ -12,11 +12,10 @@ from typing import Any, ClassVar
 
 from ...filters.base import PixelScorer, Scorer
 from ..artifact import Artifact
-from ..columns import ColumnStore, require_columns
-from ..score_context import EncoderAt, StageContext
+from ..columns import ColumnStore, column_store, require_columns
+from ..context import EncoderAt, StageContext
 from ..stage import Stage, Task, Work
-from .filtering import column_store
-from .images import ScoreLook, look_at_images, write_columns
+from .images import ScoreLook, add_up, look_at_images, write_columns
 
 
 @dataclass(eq=False)
@@ -66,7 +65,7 @@ class ScoreStage(Stage):
         else:
             parts = {s.name: (self.scorer, self.column, store, i, state) for i, s in enumerate(store.shards)}
             results = work.map(_score, parts)
-        return {"rows": sum(r["rows"] for r in results.values()), "facts": self.scorer.describe(state)}
+        return {**add_up(results), "facts": self.scorer.describe(state)}
 
     def looks_along(self) -> bool:
         """Whether it looks at pictures and could do so along with others at any time."""

@@ -137,7 +137,7 @@ def looks(report: Report) -> list[Look]:
             ],
         ),
         Look("big_clip", "encoder", rows, [tally("images", corrupt=3, missing_from_the_tar=1), tally("captions")]),
-        Look("nsfw", "pixels", rows, [tally("images", corrupt=3, missing_from_the_tar=1)]),
+        Look("nsfw", "score of pixels", rows, [tally("images", corrupt=3, missing_from_the_tar=1)]),
         Look(
             "clip_l14",
             "imported embeddings",

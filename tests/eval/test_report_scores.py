@@ -91,6 +91,8 @@ BOARD = data.Leaderboard([METRIC], [data.Arm("a", {"m": data.Estimate(0.7)})])
         (learned(auc=1.5), "an AUC of 1.5"),
         (Report(HEADER, score_facts=[data.ScoreFacts("a", "t"), data.ScoreFacts("a", "t")]), "'a' is there twice"),
         (Report(HEADER, histograms=[data.Histogram("c", [0, 1], [1], missing=-3)]), "-3 rows without a value"),
+        (Report(HEADER, histograms=[data.Histogram("c", [0, 1], [1], low=-0.1)]), "lowest value -0.1 is off the axis"),
+        (Report(HEADER, histograms=[data.Histogram("c", [0, 1], [1], high=2.0)]), "highest value 2.0 is off the axis"),
         (
             Report(HEADER, histograms=[data.Histogram("c", [0, 1], [1])], commonest=[data.Commonest("c", {"a": 1}, 1)]),
             "distribution of column 'c' is there twice",
@@ -238,6 +240,11 @@ def test_small_histograms_show_every_row(counts: list[int], low: float, span: fl
         assert bar.wrong == 0
     assert len(small.table.rows) == bins
     assert f"over {sum(counts):,} rows" in small.says
+
+
+def test_a_column_of_one_value_says_so() -> None:
+    assert small_histogram(data.Histogram("c", [0.5, 1.0, 1.5], [0, 9], low=1.0, high=1.0)).ends == ["always 1"]
+    assert small_histogram(data.Histogram("c", [0.0, 1.0, 2.0], [3, 9])).ends == ["0", "2"]
 
 
 # --- facts -----------------------------------------------------------------------------------------

@@ -121,7 +121,9 @@ def test_rows_without_an_image_do_not_count_whatever_their_columns_hold(pool: Li
 def test_a_column_of_one_value_has_a_histogram(pool: LittlePool, value: float) -> None:
     pool.score("s", [{"s": v} for v in split([value] * 7, pa.float32())])
     found = distributions(pool.run(scores={"s": SIMILARITY}, encoders=ENCODERS), None)
-    assert sum(found.histograms[0].counts) == FETCHED
+    (histogram,) = found.histograms
+    assert sum(histogram.counts) == FETCHED
+    assert histogram.low == histogram.high == np.float32(value)
     adds_up(found)
 
 

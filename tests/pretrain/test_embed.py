@@ -226,7 +226,7 @@ def test_embeddings_that_are_no_numbers_are_counted(uneven, load):
         4,
         5,
         9,
-    ]  # the second and fourth that were seen
+    ]  # 2nd, 4th seen
     assert np.flatnonzero(np.isnan(found.text).all(1)).tolist() == [0, 2, 7]
     assert not np.isinf(found.image).any()
     assert found.counts == {"rows": 12, "images": 7, "texts": 9, "corrupt": 1, "missing": 1, "not_finite": 3}
@@ -269,6 +269,32 @@ def test_masked_pictures_and_copies_of_the_others(uneven, squares, load):
     counted = [sum(s.embedded["masked"].counts["masked"] for s in found.shards) for found in (together, alone, half)]
     assert counted == [changed] * 3
     assert 0 < changed < 69
+
+
+def test_batches_in_flight_are_left_alone(uneven, squares, load):
+    """As on a GPU, where a batch is read after the next ones were begun: nothing is written to it before."""
+
+    class Late(Encoder):
+        def new_batch(self):
+            return torch.zeros((self.batch, *self.image_size, 3), dtype=torch.uint8)
+
+        def submit(self, images):
+            return lambda: plain.submit(images)()
+
+    plain = load("causal")
+    late = Late(plain.model, plain.spec, plain.tokenizer, torch.device("cpu"))
+    late.device, late.batch, late.text_batch = torch.device("cuda"), 8, 8
+    plain_batch, plain.batch = plain.batch, 8
+    try:
+        shards = [squares[0], uneven, squares[1]]
+        found = embed_shards({"late": late}, shards).shards
+        expected = embed_shards({"late": plain}, shards).shards
+    finally:
+        plain.batch = plain_batch
+    for a, b in zip(found, expected, strict=True):
+        assert np.array_equal(a.embedded["late"].image, b.embedded["late"].image, equal_nan=True)
+        assert np.abs(np.nan_to_num(a.embedded["late"].text - b.embedded["late"].text)).max() <= 1e-3
+        assert a.embedded["late"].counts == b.embedded["late"].counts
 
 
 def test_encoders_say_what_they_cannot(load):

@@ -2,6 +2,7 @@
 
 import io
 import json
+from itertools import pairwise
 
 import numpy as np
 import open_clip
@@ -58,9 +59,7 @@ def photographs(tmp_path_factory, make_shard):
     rows = [(body, caption, "success") for body, caption in samples]
     folder = tmp_path_factory.mktemp("photographs")
     cuts = [0, 100, 101, len(rows)]
-    shards = [
-        make_shard[0](folder, f"{i:08d}", rows[a:b]) for i, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False))
-    ]
+    shards = [make_shard[0](folder, f"{i:08d}", rows[a:b]) for i, (a, b) in enumerate(pairwise(cuts))]
     return samples, shards
 
 

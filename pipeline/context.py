@@ -1,6 +1,6 @@
-"""What a scorer may look at before it scores, over files and an engine (`filters.base.Context`).
+"""What a scorer or filter may look at first, over files and an engine (`filters.base.Context`).
 
-The roles of a `ScoreStage`'s inputs are its vocabulary: ``pool``, ``embed/<encoder>`` and ``score/<name>`` for the pool
+The roles of the stage's inputs are its vocabulary: ``pool``, ``embed/<encoder>`` and ``score/<name>`` for the pool
 itself, ``target/<set>/...`` the same for a target set, ``evalset/<name>`` for a built-in evaluation set.
 """
 
@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from ..filters.base import Scorer
+from ..filters.base import Reads
 from ..shards import storage
-from .columns import ColumnStore, require_columns
+from .columns import ColumnStore, column_store, require_columns
 from .filter_pool import StagePool, Survivors
 from .stage import Work
-from .stages.filtering import column_store
 
 T = TypeVar("T")
 
@@ -51,18 +50,27 @@ class StageContext:
     """`filters.base.Context` of a running stage.
 
     Args:
-        encoders: those of the config that the scorer asked for, and those trained in this run by their artifacts.
+        reads: the scorer or filter.
+        encoders: those that it asked for; of those that are trained in this run, the weights come from ``encoder/*``.
         seed: of the run.
+        previous: decisions of the filter before, for a filter.
     """
 
-    def __init__(self, work: Work, scorer: Scorer, encoders: Mapping[str, EncoderAt], seed: int) -> None:
-        self._work, self._scorer, self._encoders = work, scorer, encoders
+    def __init__(
+        self,
+        work: Work,
+        reads: Reads,
+        encoders: Mapping[str, EncoderAt],
+        seed: int,
+        previous: str | None = None,
+    ) -> None:
+        self._work, self._reads, self._encoders, self._previous = work, reads, encoders, previous
         self.seed = seed
         self._pools: dict[str, StagePool] = {}
 
     @property
     def scratch(self) -> str:
-        return self._work.artifact.scratch("score")
+        return self._work.artifact.scratch("own")
 
     @property
     def columns(self) -> ColumnStore:
@@ -99,13 +107,15 @@ class StageContext:
 
     def _columns(self, prefix: str) -> ColumnStore:
         store = column_store(self._work.inputs, prefix)
-        wanted = self._scorer.targets()[prefix.split("/")[1]] if prefix else self._scorer.columns()
-        require_columns(store, wanted, f"the target set {prefix.split('/')[1]!r}" if prefix else "this score")
+        wanted = self._reads.targets()[prefix.split("/")[1]] if prefix else self._reads.columns()
+        require_columns(
+            store, wanted, f"the target set {prefix.split('/')[1]!r}" if prefix else f"this {self._reads.type}"
+        )
         return store
 
     def _pool(self, prefix: str) -> StagePool:
         if prefix not in self._pools:
-            survivors = Survivors(self._columns(prefix), None)
+            survivors = Survivors(self._columns(prefix), None if prefix else self._previous)
             label = prefix.replace("/", "-") or "pool-"
             self._pools[prefix] = StagePool(self._work, survivors, self.seed, label)
         return self._pools[prefix]
