@@ -154,7 +154,7 @@ class Reads(Options):
         """Encoders of the config that it needs itself (for prompts), beside those whose columns are read."""
         return []
 
-    def models(self) -> list[str]:
+    def architectures(self) -> list[str]:
         """Model architectures that it builds; their identity is part of the fingerprint."""
         return []
 

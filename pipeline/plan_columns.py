@@ -223,7 +223,7 @@ class ColumnPlanner:
             made = self.stages_for(wanted, where, theirs, names)
             inputs |= {f"{names}pool": theirs, **{f"{names}{role}": stage for role, stage in made.items()}}
         files = self.identities(option.files(), where)
-        files += [model_identity(model) for model in option.models()]
+        files += [model_identity(model) for model in option.architectures()]
         encoders = {}
         for encoder in option.encoders():
             if "text" not in self.modalities(encoder):

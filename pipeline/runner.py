@@ -306,6 +306,9 @@ class Runner:
         artifact = self.artifact(stage)
         work = _StageWork(stage, artifact, {r: self.artifact(s) for r, s in stage.inputs.items()}, self)
         self.progress.started(stage.name)
+        if work.companions:
+            names = ", ".join(c.stage.name for c in work.companions)
+            self.progress.message(f"{stage.name}: one pass over the pictures also for {names}")
         started = time.perf_counter()
         try:
             summary = stage.run(work)

@@ -76,7 +76,7 @@ class El2n(PixelScorer):
     def columns(self) -> list[str]:
         return [self.label]
 
-    def models(self) -> list[str]:
+    def architectures(self) -> list[str]:
         return [self.model]
 
     def fit(self, context: Context) -> Proxies:

@@ -58,7 +58,7 @@ class Flyt(Scorer):
     def evalsets(self) -> list[str]:
         return [self.train.downstream]
 
-    def models(self) -> list[str]:
+    def architectures(self) -> list[str]:
         return [self.train.model] if self.train.model else []
 
     def files(self) -> list[str]:

@@ -133,7 +133,7 @@ class Mix(Scorer):
     def evalsets(self) -> list[str]:
         return [self.learn.downstream] if isinstance(self.learn, MFlyt) else []
 
-    def models(self) -> list[str]:
+    def architectures(self) -> list[str]:
         return [self.learn.model] if isinstance(self.learn, MFlyt) and self.learn.model else []
 
     def files(self) -> list[str]:

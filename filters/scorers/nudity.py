@@ -22,7 +22,7 @@ from ..pixel_reader import ModelReader, ModelScorer
 @SCORERS.register
 class NudityScore(ModelScorer):
     """Best score of the classes that count, 0 to 1; ``<name>_count``, regions seen with a score of at least 0.25; and
-    ``<name>_class``, what scored best."""
+    ``<name>_class``, what scored best among them; null when there is none."""
 
     type: Literal["nudity"] = "nudity"
     classes: list[str] = Field(
@@ -51,4 +51,5 @@ class NudityReader(ModelReader):
         return prepare_nudity(picture.rgb)
 
     def ask(self, prepared: list[np.ndarray]) -> Sequence[Sequence[Any]]:
-        return self._model(np.stack(prepared))
+        answers = self._model(np.stack(prepared))
+        return [(best, count, name if count else None) for best, count, name in answers]

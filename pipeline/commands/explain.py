@@ -91,11 +91,12 @@ def _row(db: duckdb.DuckDBPyConnection, table: str, row: int) -> dict[str, Any]:
 def _print(sample: dict[str, Any], out: Console) -> None:
     fields = sample["fields"]
     out.print(f"sample {fields['uid']}  (shard {sample['shard']}, row {sample['row']})", markup=False)
+    width = max(map(len, (*SHOWN, *sample["scores"])))
     for name in SHOWN:
         if fields.get(name) not in (None, ""):
-            out.print(f"  {name:16} {_visible(fields[name])}", markup=False, soft_wrap=True)
+            out.print(f"  {name:{width}} {_visible(fields[name])}", markup=False, soft_wrap=True)
     for name, value in sample["scores"].items():
-        out.print(f"  {name:16} {_number(value)}", markup=False)
+        out.print(f"  {name:{width}} {_number(value)}", markup=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("subset", "fate", "filter", "reason", "value"):
         table.add_column(column)
