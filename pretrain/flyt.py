@@ -20,10 +20,9 @@ import json
 import math
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -40,7 +39,7 @@ from .flyt_options import FlytTraining
 from .flyt_state import FlytState, restore_state, save_state
 from .models import ModelSpec, build, resolve_model
 from .optimizer import decays
-from .precision import pick_device
+from .precision import contained, pick_device
 from .schedule import learning_rate
 from .second_order import AdamWState, Downstream, Features, Upstream, look_ahead
 from .tokenizer import tokenizer_for
@@ -150,7 +149,7 @@ def train_scorer(
     start = encoder.digest if encoder is not None else _weights_digest(model)
     digest = _digest(options, spec, start, pairs.identity, labelled.identity, inputs, seed)
     place = pick_device(device)
-    with _contained(threads, place):
+    with contained(threads, place):
         towers = Features(_Sides(Towers(model, spec.preprocess)).to(place))
         state = _fresh(options, towers, make_scorer(pairs.width), seed, place)
         restore_state(scratch, digest, state, place)
@@ -286,18 +285,6 @@ def _digest(options: FlytTraining, spec: ModelSpec, *parts: str | int) -> str:
     names = {"checkpoint_every_s", "cache_mb", "seeds", "model", "pretrained", "encoder", "downstream"}
     value = [options.model_dump(mode="json", exclude=names), spec.identity, *parts]
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-@contextmanager
-def _contained(threads: int, device: torch.device) -> Any:
-    """Run on `threads` CPU threads, and leave torch's thread count and random state as they were."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def make_head(seed: int, hidden: int, width: int) -> ScoringHead:

@@ -12,8 +12,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -29,7 +28,7 @@ from .labelled import LabelledDataset
 from .loader import Loader
 from .models import ModelSpec, build, resolve_model
 from .optimizer import adamw
-from .precision import pick_device
+from .precision import contained, pick_device
 from .proxy_recipe import ProxyRecipe
 from .schedule import learning_rate
 
@@ -134,7 +133,7 @@ def train_proxy(
     options = recipe.model_dump(mode="json", exclude={"checkpoint_every_s", "cache_mb"})
     value = [options, spec.identity, dataset.identity(), list(classes), samples_seen, seed]
     inputs = hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
-    with _contained(place):
+    with contained(1, place):
         proxy = Proxy(spec, len(classes), seed).to(place)
         optimizer = adamw(proxy, cast(Any, recipe))
         state = checkpoint.restore_state(scratch, inputs, proxy, optimizer)
@@ -207,15 +206,3 @@ def load_proxy(path: str, model: str, classes: int, device: str = "auto") -> Pro
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(f"cannot read the proxy {path}: {str(error).splitlines()[0]}") from error
     return proxy.to(pick_device(device)).eval().requires_grad_(False)
-
-
-@contextmanager
-def _contained(device: torch.device) -> Iterator[None]:
-    """Run on one CPU thread, whose sums depend on nothing else, and leave torch's random state as it was."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        torch.set_num_threads(before)

@@ -12,8 +12,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -30,7 +29,7 @@ from .encoder_folder import WEIGHTS_FILE, find_encoder, write_config, write_reco
 from .loader import Loader
 from .models import ModelSpec, build, resolve_model
 from .optimizer import adamw
-from .precision import arithmetic, pick_device
+from .precision import arithmetic, contained, pick_device
 from .recipe import Recipe
 from .schedule import learning_rate
 from .tokenizer import tokenizer_for
@@ -123,7 +122,7 @@ def train(
     if start:
         load_weights(initial, find_encoder(model, start).weights, spec.name)
     inputs = _inputs(recipe, spec, dataset, samples_seen, seed, initial if start else None)
-    with _contained(threads, place):
+    with contained(threads, place):
         towers = Towers(initial, spec.preprocess).to(place)
         optimizer = adamw(towers.model, recipe)
         state = checkpoint.restore_state(scratch, inputs, towers.model, optimizer)
@@ -227,18 +226,6 @@ def _finite(losses: list[float], step: int, steps: int) -> list[float]:
                 "lower the recipe's lr, lengthen its warmup or set grad_clip"
             )
     return losses
-
-
-@contextmanager
-def _contained(threads: int, device: torch.device) -> Iterator[None]:
-    """Run on `threads` CPU threads, and leave torch's thread count and random state as they were."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _inputs(
