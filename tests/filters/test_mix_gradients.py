@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from curate.errors import DataError
-from curate.filters.memory import MemoryPool
+from curate.filters.memory import MemoryContext, MemoryPool
 from curate.filters.mixing import auc
 from curate.filters.scorers.flyt import Flyt, FlytState, head_scores
 from curate.filters.scorers.mix import Mix
@@ -45,7 +45,7 @@ def world(mixing, tmp_path_factory):
 
 def context_of(mixing, world, folder):
     written, trusted, *_ = world
-    return mixing.FileContext(targets={"trusted": trusted.pool}, folder=str(folder), shards=written.shards)
+    return MemoryContext(targets={"trusted": trusted.pool}, folder=str(folder), shards=written.shards)
 
 
 @pytest.mark.parametrize("learner", ["logistic", "least_squares"])
@@ -128,7 +128,7 @@ def test_the_score_is_the_heads_output(make_pool):
 
 def test_a_pool_without_pictures_cannot_train(mixing, world, tmp_path):
     written, _, labelled, _ = world
-    context = mixing.FileContext(folder=str(tmp_path))
+    context = MemoryContext(folder=str(tmp_path))
     scorer = Mix.model_validate({"columns": mixing.COLUMNS, "learn": mixing.gradients(labelled, steps=1)})
     with pytest.raises(DataError, match="nothing to train on"):
         scorer.fit(context.of(written.pool))
