@@ -58,6 +58,10 @@ class Part(Protocol):
         """uid records of the alive rows, ``(n,)`` of `shards.uid.RECORD`."""
         ...
 
+    def only(self, rows: np.ndarray) -> Part:
+        """The same part with other rows alive."""
+        ...
+
 
 @dataclass
 class Emitted:

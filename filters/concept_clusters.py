@@ -6,24 +6,24 @@ furthest from the centroid. Run `semantic_dedup` before it: the paper calls that
 
 Deviations from the published code, where that has faults: quotas are exact and sum to the budget, distances are
 averaged exactly (so the sharding leaves no trace), at most k - 1 neighbours are asked for, and a quota of 0 keeps none.
-A row without an embedding belongs to no concept and is dropped; it does not count for the budget.
+A row without an embedding belongs to no concept and is dropped; it does not count for the budget. An empty
+cluster gets the mean complexity of the others and a quota of 0.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from ..errors import DataError
-from .base import FILTERS, Decision, Emitted, Filter, Part, Pool, Routed
-from .draw import uid_hash
-from .kmeans import emit_clusters, fit_centroids
+from .base import FILTERS, Context, Decision, Filter, Part, Pool, Routed
+from .centroids import Centroids, kept
+from .cluster_options import ClusterOptions, facts_of
+from .cluster_ranks import Select, rank_in_clusters
 from .quotas import complexity, lower_bounds, mean_distance_to_neighbours, project, round_quotas, shares
-
-DISTANCE_STEP = 2.0**-24  # every distance is a multiple of it (see kmeans.assign)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Concepts:
         intra, inter, complexity: ``(k,) float32``; intra is NaN for an empty cluster.
         place: ``(k, 2) float32``, the centroids' first two principal components, for a map.
         without: rows without an embedding.
-        sample, made_by: how the centroids were trained.
+        made: facts of the centroids: how they were trained, the file that holds them, its digest.
     """
 
     routed: Routed | None
@@ -47,92 +47,29 @@ class Concepts:
     complexity: np.ndarray
     place: np.ndarray
     without: int
-    sample: int
-    made_by: str
+    made: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def none(cls, made: dict[str, Any]) -> Self:
+        """Of an empty pool."""
+        none = np.zeros(0, np.int64)
+        return cls(None, none, none, none, none, none, np.zeros((0, 2), np.float32), 0, made)
 
-@FILTERS.register
-class ConceptClusters(Filter):
-    """Keep a share of every concept, more of the complex ones (density-based pruning)."""
-
-    type: Literal["concept_clusters"] = "concept_clusters"
-    encoder: str = Field(description="Encoder whose embeddings define the concepts.")
-    modality: Literal["image", "text"] = Field("image", description="Cluster images or captions.")
-    clusters: int = Field(100, ge=1, description="Number of concepts; 100 for 10 M samples, 500 for 300 M.")
-    keep: float | None = Field(None, gt=0, le=1, description="Share of the samples to keep, 0-1, rounded down.")
-    count: int | None = Field(None, ge=1, description="How many samples to keep, instead of `keep`.")
-    temperature: float = Field(0.1, gt=0, description="Softness of the shares; large values make all clusters equal.")
-    balance: float = Field(0.5, ge=0, le=1, description="Every cluster keeps at least this part of an equal share.")
-    select: Literal["hard", "easy", "random"] = Field(
-        "hard", description="Which rows of a cluster stay: hard = furthest from its centroid, easy = nearest, random."
-    )
-    rounding: Literal["exact", "reference"] = Field(
-        "exact", description="exact = the quotas sum to the budget; reference = each is rounded by itself."
-    )
-    iterations: int = Field(100, ge=1, description="k-means iterations, at most.")
-    points_per_centroid: int = Field(256, ge=1, description="Samples per cluster that k-means is trained on, at most.")
-
-    @model_validator(mode="after")
-    def _one_budget(self) -> Self:
-        if (self.keep is None) == (self.count is None):
-            raise ValueError("concept_clusters needs exactly one of `keep` (a share) and `count`")
-        return self
-
-    def columns(self) -> list[str]:
-        return [f"{self.encoder}.{self.modality}"]
-
-    def fit(self, pool: Pool) -> Concepts:
-        column = self.columns()[0]
-        centroids = fit_centroids(pool, column, self.clusters, self.iterations, self.points_per_centroid)
-        k = len(centroids)
-        if not k:
-            none = np.zeros(0, np.int64)
-            return Concepts(None, none, none, none, none, none, np.zeros((0, 2), np.float32), 0, 0, "")
-        routed = pool.shuffle(_emit, _reduce, k, column, centroids.vectors, self.select, pool.seed)
-        counted = pool.map(_count, routed, k)
-        sizes = np.sum([c[0] for c in counted], axis=0)
-        steps = np.sum([c[1] for c in counted], axis=0)
-        intra = np.full(k, np.nan, np.float32)
-        filled = sizes > 0
-        intra[filled] = steps[filled] / sizes[filled] * DISTANCE_STEP
-        inter, place = pool.call(_geometry, centroids.vectors)
-        complexities = complexity(intra, inter)
-        without = sum(c[2] for c in counted)
-        quotas = self._quotas(sizes, complexities)
-        return Concepts(
-            routed,
-            sizes,
-            quotas,
-            intra,
-            inter,
-            complexities,
-            place,
-            without,
-            centroids.sample,
-            centroids.made_by,
-        )
-
-    def _quotas(self, sizes: np.ndarray, complexities: np.ndarray) -> np.ndarray:
-        rows = int(sizes.sum())
-        budget = self.count if self.count is not None else int(rows * (self.keep or 0.0))
-        if budget > rows:
-            raise DataError(f"concept_clusters: {budget} samples asked for, but only {rows} have an embedding")
-        low = lower_bounds(sizes, budget, self.balance)
-        x = project(shares(complexities, self.temperature).astype(np.float64) * budget, low, sizes, budget)
-        return round_quotas(x, sizes, budget, self.rounding)
-
-    def decide(self, part: Part, state: Concepts) -> Decision:
-        columns = state.routed.of(part) if state.routed is not None else {"found": np.zeros(len(part), bool)}
+    def decide(self, part: Part) -> Decision:
+        """Keep what ranks below its cluster's quota."""
+        columns = self.routed.of(part) if self.routed is not None else {"found": np.zeros(len(part), bool)}
         found = columns["found"]
         if not found.any():
             return Decision(found, np.full(len(part), np.nan, np.float32), "no_embedding")
-        keep = found & (columns["rank"] < state.quotas[columns["cluster"]])
+        keep = found & (columns["rank"] < self.quotas[columns["cluster"]])
         group = np.where(found, columns["cluster"], -1)
-        return Decision(keep, columns["distance"], np.where(found, "over_quota", "no_embedding"), group=group)
+        reason = "over_quota" if found.all() else np.where(found, "over_quota", "no_embedding")
+        return Decision(keep, columns["distance"], reason, group=group)
 
-    def describe(self, state: Concepts) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
+        """Strict JSON: every cluster with its place on the map, and how the centroids were made."""
         names = ("size", "kept", "d_intra", "d_inter", "complexity", "x", "y")
-        columns = (state.sizes, state.quotas, state.intra, state.inter, state.complexity, *state.place.T)
+        columns = (self.sizes, self.quotas, self.intra, self.inter, self.complexity, *self.place.T)
         rows = zip(*(c.tolist() for c in columns), strict=True)
         clusters = [{"cluster": j, **dict(zip(names, row, strict=True))} for j, row in enumerate(rows)]
         for cluster in clusters:
@@ -140,44 +77,98 @@ class ConceptClusters(Filter):
                 cluster["d_intra"] = None
         return {
             "clusters": clusters,
-            "budget": int(state.quotas.sum()),
-            "without_embedding": state.without,
-            "trained_on": state.sample,
-            "made_by": state.made_by,
+            "budget": int(self.quotas.sum()),
+            "without_embedding": self.without,
+            "empty_clusters": int((self.sizes == 0).sum()),
+            **self.made,
         }
 
 
-def _emit(part: Part, column: str, vectors: np.ndarray, select: str, seed: int) -> Emitted:
-    return emit_clusters(part, column, vectors, with_rows=False)
+class Clustered(ClusterOptions, Filter):
+    """Base of filters that give every cluster a quota; subclasses say how (`quotas`)."""
+
+    encoder: str = Field(description="Encoder whose embeddings define the clusters.")
+    modality: Literal["image", "text"] = Field("image", description="Cluster images or captions.")
+    keep: float | None = Field(None, gt=0, le=1, description="Share of the samples to keep, 0-1, rounded down.")
+    count: int | None = Field(None, ge=1, description="How many samples to keep, instead of `keep`.")
+    select: Select = Field(
+        "hard", description="Which rows of a cluster stay: hard = furthest from its centroid, easy = nearest, random."
+    )
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if (self.keep is None) == (self.count is None):
+            raise ValueError(f"{self.type} needs exactly one of `keep` (a share) and `count`")
+        return self
+
+    def columns(self) -> list[str]:
+        return [f"{self.encoder}.{self.modality}"]
+
+    def budget(self, rows: int) -> int:
+        """Samples to keep of `rows` that have an embedding.
+
+        Raises:
+            DataError: more than there are.
+        """
+        budget = self.count if self.count is not None else int(rows * (self.keep or 0.0))
+        if budget > rows:
+            raise DataError(f"{self.type}: {budget} samples asked for, but only {rows} have an embedding")
+        return budget
+
+    def quotas(self, sizes: np.ndarray, budget: int, complexities: np.ndarray) -> np.ndarray:
+        """Rows that each cluster keeps, ``(k,) int64``, of `sizes`."""
+        raise NotImplementedError
+
+    def fit(self, pool: Pool) -> Concepts:
+        return self._fit(pool)[0]
+
+    def fit_in(self, context: Context) -> Concepts:
+        concepts, centroids = self._fit(context.pool)
+        return replace(concepts, made=facts_of(centroids, kept(context, centroids)))
+
+    def _fit(self, pool: Pool) -> tuple[Concepts, Centroids]:
+        column = self.columns()[0]
+        centroids = self.fit_clusters(pool, column)
+        made = facts_of(centroids, centroids.facts())
+        if not len(centroids) or not pool.parts:
+            return Concepts.none(made), centroids
+        ranks = rank_in_clusters(pool, column, centroids, self.select, self.type, self.device)
+        rows = int(ranks.sizes.sum())
+        if not rows:
+            return replace(Concepts.none(made), without=ranks.without), centroids
+        inter, place = pool.call(geometry, centroids.vectors)
+        complexities = complexity(ranks.intra, inter)
+        quotas = self.quotas(ranks.sizes, self.budget(rows), complexities)
+        concepts = Concepts(
+            ranks.routed, ranks.sizes, quotas, ranks.intra, inter, complexities, place, ranks.without, made
+        )
+        return concepts, centroids
+
+    def decide(self, part: Part, state: Concepts) -> Decision:
+        return state.decide(part)
+
+    def describe(self, state: Concepts) -> dict[str, Any]:
+        return state.facts()
 
 
-def _reduce(
-    bucket: int, rows: dict[str, np.ndarray], column: str, vectors: np.ndarray, select: str, seed: int
-) -> dict[str, np.ndarray]:
-    """Rank of the rows of one cluster in keeping order; equal distances in uid order."""
-    distance = rows["distance"]
-    if select == "random":
-        order = np.argsort(uid_hash(rows["uids"], seed, "concept_clusters"), kind="stable")
-    else:
-        order = np.argsort(-distance if select == "hard" else distance, kind="stable")
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    return {"cluster": np.full(len(order), bucket, np.int32), "rank": rank, "distance": distance}
+@FILTERS.register
+class ConceptClusters(Clustered):
+    """Keep a share of every concept, more of the complex ones (density-based pruning)."""
+
+    type: Literal["concept_clusters"] = "concept_clusters"
+    temperature: float = Field(0.1, gt=0, description="Softness of the shares; large values make all clusters equal.")
+    balance: float = Field(0.5, ge=0, le=1, description="Every cluster keeps at least this part of an equal share.")
+    rounding: Literal["exact", "reference"] = Field(
+        "exact", description="exact = the quotas sum to the budget; reference = each is rounded by itself."
+    )
+
+    def quotas(self, sizes: np.ndarray, budget: int, complexities: np.ndarray) -> np.ndarray:
+        low = lower_bounds(sizes, budget, self.balance)
+        x = project(shares(complexities, self.temperature).astype(np.float64) * budget, low, sizes, budget)
+        return round_quotas(x, sizes, budget, self.rounding)
 
 
-def _count(part: Part, routed: Routed, k: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Rows and summed distance (in steps, exact) of each cluster, and rows without an embedding."""
-    columns = routed.of(part)
-    found = columns["found"]
-    if not found.any():
-        return np.zeros(k, np.int64), np.zeros(k, np.int64), len(part)
-    cluster = columns["cluster"][found]
-    steps = columns["distance"][found].astype(np.float64) / DISTANCE_STEP
-    sums = np.bincount(cluster, steps, minlength=k).astype(np.int64)
-    return np.bincount(cluster, minlength=k), sums, int((~found).sum())
-
-
-def _geometry(centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def geometry(centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distances between concepts, and their places on a map."""
     return mean_distance_to_neighbours(centroids), first_two_components(centroids)
 

@@ -26,10 +26,10 @@ def uid_hash(uids: np.ndarray, seed: int, purpose: str) -> np.ndarray:
     """``(n,) uint64``, uniform; a function of the uid record, the seed and the purpose only."""
     key = hashlib.blake2b(f"{purpose}\0{seed}".encode(), digest_size=16).digest()
     first, second = np.frombuffer(key, "<u8")
-    return _mix(_mix(uids["f1"] ^ first) + (uids["f0"] ^ second))
+    return mix(mix(uids["f1"] ^ first) + (uids["f0"] ^ second))
 
 
-def _mix(z: np.ndarray) -> np.ndarray:
+def mix(z: np.ndarray) -> np.ndarray:
     """A bijection of 64-bit words in which every input bit moves every output bit (the SplitMix64 finaliser)."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

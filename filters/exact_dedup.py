@@ -1,7 +1,9 @@
-"""`exact_dedup`: of samples with the same image, caption or pair, keep the first in uid order.
+"""`exact_dedup`: of samples with the same image, pixels, caption or pair, keep one.
 
 Each listed rule is applied to what the one before it left, so every distinct image (caption, pair) keeps a
-representative. Equal means equal SHA-256 of the original image bytes, or equal caption text, compared by a 128-bit
+representative: the row with the largest `prefer`, rows without a number last, then the smallest uid. Equal means equal
+SHA-256 of the original image bytes, equal checksum of the decoded pixels (a `checksum` score), or equal caption text,
+exact or `folded` (Unicode NFKC, case folded, runs of white space as one space, none at the ends), compared by a 128-bit
 digest. Rows are partitioned by digest, so nothing pool-sized sits in one process. A sample without the value (no hash,
 no caption) is a duplicate of nothing.
 """
@@ -9,18 +11,21 @@ no caption) is a duplicate of nothing.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..errors import DataError
 from .base import FILTERS, Decision, Emitted, Filter, Part, Pool, Routed
+from .survivor_order import best_first, preference
 
-Rule = Literal["image", "caption", "pair"]
-COLUMNS: dict[str, tuple[str, ...]] = {"image": ("sha256",), "caption": ("caption",), "pair": ("sha256", "caption")}
-ROWS_PER_BUCKET = 200_000
+Rule = Literal["image", "pixels", "caption", "pair"]
+Captions = Literal["exact", "folded"]
+CAPTION = "caption"
+ROWS_PER_BUCKET = 1_000_000
 MAX_BUCKETS = 4096
 
 
@@ -50,8 +55,14 @@ class ExactDedup(Filter):
     on: list[Rule] = Field(
         default_factory=lambda: ["image"],
         min_length=1,
-        description="What makes two samples copies, rules applied in turn: image (bytes), caption, pair (both).",
+        description="What makes two samples copies, rules applied in turn: image (bytes), pixels, caption, "
+        "pair (image bytes and caption).",
     )
+    pixels: str | None = Field(None, description="For the rule `pixels`: the name of a `checksum` score.")
+    captions: Captions = Field(
+        "exact", description="Which captions are equal: `exact` ones, or those that differ in case, spaces and form."
+    )
+    prefer: str | None = Field(None, description="Column whose largest value survives; without it, the smallest uid.")
 
     @field_validator("on")
     @classmethod
@@ -60,8 +71,20 @@ class ExactDedup(Filter):
             raise ValueError(f"exact_dedup: {value} names a rule twice")
         return value
 
+    @model_validator(mode="after")
+    def _where_pixels_are(self) -> ExactDedup:
+        if ("pixels" in self.on) != (self.pixels is not None):
+            raise ValueError("exact_dedup: the rule `pixels` and the option `pixels`, a checksum score, go together")
+        return self
+
     def columns(self) -> list[str]:
-        return sorted({column for rule in self.on for column in COLUMNS[rule]})
+        read = {column for rule in self.on for column in self.compared(rule)}
+        return sorted(read if self.prefer is None else {*read, self.prefer})
+
+    def compared(self, rule: Rule) -> tuple[str, ...]:
+        """Columns that a rule compares."""
+        rules = {"image": ("sha256",), CAPTION: (CAPTION,), "pair": ("sha256", CAPTION)}
+        return (self.pixels,) if rule == "pixels" and self.pixels is not None else rules[rule]
 
     def fit(self, pool: Pool) -> list[Duplicates]:
         found: list[Duplicates] = []
@@ -69,10 +92,10 @@ class ExactDedup(Filter):
             before = [d.routed for d in found]
             rows = sum(pool.map(_survivor_count, before))
             buckets = min(MAX_BUCKETS, 1 + rows // ROWS_PER_BUCKET)
-            routed = pool.shuffle(_emit, _reduce, buckets, rule, before, buckets)
+            routed = pool.shuffle(_emit, _reduce, buckets, self, rule, before, buckets)
             counts = np.sum([(0, 0), *pool.map(_count, routed)], axis=0)
             if rows and not counts[0]:
-                raise DataError(f"exact_dedup: no sample has a {' and '.join(COLUMNS[rule])} to compare")
+                raise DataError(f"exact_dedup: no sample has a {' and '.join(self.compared(rule))} to compare")
             found.append(Duplicates(rule, routed, rows - int(counts[0]), int(counts[1])))
         return found
 
@@ -107,15 +130,26 @@ def _survivor_count(part: Part, before: list[Routed]) -> int:
     return int(_survivors(part, before).sum())
 
 
-def _emit(part: Part, rule: str, before: list[Routed], buckets: int) -> Emitted:
-    texts = [part.arrow(column) for column in COLUMNS[rule]]
+def _emit(part: Part, chosen: ExactDedup, rule: Rule, before: list[Routed], buckets: int) -> Emitted:
+    columns = {column: part.arrow(column) for column in chosen.compared(rule)}
     present = _survivors(part, before)
-    for text in texts:
+    for text in columns.values():
         present &= np.asarray(text.is_valid().to_numpy(), bool)
     at = np.flatnonzero(present)
-    keys = digests([text.take(at).to_pylist() for text in texts])
+    texts = {column: text.take(at).to_pylist() for column, text in columns.items()}
+    if CAPTION in texts and chosen.captions == "folded":
+        texts[CAPTION] = [folded(text) for text in texts[CAPTION]]
+    keys = digests(list(texts.values()))
     bucket = (keys[:, 0] % np.uint64(buckets)).astype(np.int64)
-    return Emitted(bucket, part.rows[at], part.uids()[at], {"key": keys})
+    values = {"key": keys} | {name: array[at] for name, array in preference(part, chosen.prefer).items()}
+    return Emitted(bucket, part.rows[at], part.uids()[at], values)
+
+
+def folded(caption: str) -> str:
+    """What is left of a caption without case, white space at the ends, and the form of its characters and spaces."""
+    if caption.isascii():
+        return " ".join(caption.lower().split())
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", caption).casefold()).split())
 
 
 def digests(columns: list[list[str]]) -> np.ndarray:
@@ -126,9 +160,10 @@ def digests(columns: list[list[str]]) -> np.ndarray:
 
 
 def _reduce(bucket: int, rows: dict[str, np.ndarray], *_: Any) -> dict[str, np.ndarray]:
-    """First of each kind, in the order of the rows."""
+    """First of each kind, by preference and uid."""
     keys = rows["key"]
-    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: equal keys stay in uid order
+    order = best_first(rows, keys[:, 0])
+    order = order[np.lexsort((keys[order, 1], keys[order, 0]))]  # stable: equal keys stay in that order
     opens = np.ones(len(keys), bool)
     opens[1:] = (keys[order][1:] != keys[order][:-1]).any(axis=1)
     starts = np.flatnonzero(opens)

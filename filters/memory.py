@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from ..errors import DataError
 from ..registry import unknown
-from ..shards.uid import RECORD, argsort, to_records
+from ..shards.uid import RECORD, argsort, column_records
 from .base import Decision, Emitted, Filter, LoadEncoder, Part, Scorer
 from .shuffle import align, gather, split
 
@@ -61,7 +61,7 @@ class MemoryPart:
         return self.table[column].take(pa.array(self.rows))
 
     def uids(self) -> np.ndarray:
-        return to_records(self.arrow("uid").to_pylist())
+        return column_records(self.arrow("uid"))
 
     def only(self, rows: np.ndarray) -> MemoryPart:
         """The same part with other rows alive."""
@@ -280,7 +280,7 @@ class Outcome:
         """Kept uid records in order, repeated as often as the samples are."""
         records = [np.empty(0, RECORD)]
         for table in self.fates:
-            records.append(np.repeat(to_records(table["uid"].to_pylist()), table["times"].to_numpy()))
+            records.append(np.repeat(column_records(table["uid"]), table["times"].to_numpy()))
         merged = np.concatenate(records)
         return merged[argsort(merged)]
 

@@ -39,7 +39,10 @@ def gather(emitted: Sequence[tuple[int, Emitted]]) -> tuple[dict[str, np.ndarray
     uids = np.concatenate([e.uids for _, e in emitted])
     part_of = np.concatenate([np.full(len(e.rows), part, np.int64) for part, e in emitted])
     row_of = np.concatenate([np.asarray(e.rows, np.int64) for _, e in emitted])
-    order = np.lexsort((row_of, part_of, uids["f1"], uids["f0"]))
+    order = np.argsort(uids["f0"])  # four times faster than all keys, and nearly always enough
+    first = uids["f0"][order]
+    if (first[1:] == first[:-1]).any():
+        order = np.lexsort((row_of, part_of, uids["f1"], uids["f0"]))
     rows = {"uids": uids[order]}
     for name in emitted[0][1].values:
         rows[name] = np.concatenate([e.values[name] for _, e in emitted])[order]

@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..registry import unknown
 from ..shards import storage
 from ..shards.shard import Shard
-from ..shards.uid import to_records
+from ..shards.uid import column_records
 from .artifact import Artifact
 from .stages.pool import shards_of
 
@@ -112,5 +112,9 @@ class FilePart:
             return np.asarray(stored[self.rows] if not self._all else stored, np.float32)
         return self.arrow(column).to_numpy()
 
+    def only(self, rows: np.ndarray) -> FilePart:
+        """The same part with other rows alive."""
+        return FilePart(self.store, self.index, rows)
+
     def uids(self) -> np.ndarray:
-        return to_records(self.arrow("uid").to_pylist())
+        return column_records(self.arrow("uid"))

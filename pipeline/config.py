@@ -150,6 +150,9 @@ class EvalConfig(Options):
         "trained", description="Encoders to measure, too; by default those that are trained in this run."
     )
     data: list[str] = Field(description="Evaluation sets: `digits` (built in) or folders in CLIP_benchmark's layout.")
+    decontaminate: bool = Field(
+        True, description="Drop samples that are in these evaluation sets, from every subset that does not say how."
+    )
     control: str | None = Field(None, description="Subset that the others are compared with; default: the first.")
 
     @field_validator("data", mode="before")
@@ -232,7 +235,7 @@ class Config(Options):
             for field in ("encoder", "image_encoder"):
                 if (named := getattr(option, field, None)) is not None:
                     require("encoder", f"{holder} ({option.type})", named, self.encoders)
-            for target in option.targets() if isinstance(option, Scorer) else ():
+            for target in option.targets():
                 require("target set", f"{holder} ({option.type})", target, self.targets)
             like = getattr(option, "like", None)
             if like is not None:

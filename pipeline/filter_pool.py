@@ -25,8 +25,9 @@ from .decisions import alive
 from .stage import Work
 
 T = TypeVar("T")
-ROWS_PER_GROUP = 100_000
+BYTES_PER_GROUP = 64 << 20  # of what the parts send; small ones would spend their time opening files
 MAX_GROUPS = 4096
+PARTS_PER_FILE = 64
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,17 @@ class StagePool:
         self._shuffles += 1
         calls = [(emit, self._survivors, i, arguments, folder, buckets) for i in range(len(self.parts))]
         sizes = self._work.gather(_emit, calls)
-        groups = max(1, min(buckets, MAX_GROUPS, -(-sum(sizes) // ROWS_PER_GROUP)))
+        groups = max(1, min(buckets, MAX_GROUPS, -(-sum(sizes) // BYTES_PER_GROUP)))
         bounds = np.linspace(0, buckets, groups + 1).astype(int)
         calls = [(reduce, self.parts, folder, g, int(bounds[g]), int(bounds[g + 1]), arguments) for g in range(groups)]
         self._work.gather(_reduce, calls)
         for name in self.parts:  # as large as the columns that were sent
             Path(storage.local(storage.join(folder, f"{name}.emit"))).unlink(missing_ok=True)
-        return FileRouted(folder, groups)
+        blocks = -(-len(self.parts) // PARTS_PER_FILE)
+        self._work.gather(_collect, [(folder, b, groups, len(self.parts)) for b in range(blocks)])
+        for group in range(groups):
+            Path(storage.local(storage.join(folder, f"group{group:05d}.routed"))).unlink(missing_ok=True)
+        return FileRouted(folder)
 
 
 def _on_part(function: Callable[..., T], survivors: Survivors, index: int, arguments: tuple[Any, ...]) -> T:
@@ -117,8 +122,8 @@ def _slice(path: str, start_key: int, stop_key: int) -> tuple[dict[str, np.ndarr
         start, stop = int(offsets[start_key]), int(offsets[stop_key])
         columns = {}
         for name, (dtype, shape) in meta["shapes"].items():
-            chunk = table[name].combine_chunks()
-            chunk = chunk.chunk(0) if isinstance(chunk, pa.ChunkedArray) else chunk
+            batches = table[name].chunks  # one was written, or none if it has no row; combining would copy the column
+            chunk = batches[0] if batches else pa.array([], table[name].type)
             kind = RECORD if dtype == "uid" else np.dtype(dtype)
             width = kind.itemsize * int(np.prod(shape, dtype=int))
             data = chunk.buffers()[1] if len(chunk) else b""
@@ -137,6 +142,7 @@ def _emit(
     folder: str,
     buckets: int,
 ) -> int:
+    """Write what a part sends; returns its size in bytes."""
     part, _ = survivors.part(index)
     emitted = emit(part, *arguments)
     order = np.argsort(emitted.bucket, kind="stable")
@@ -144,7 +150,7 @@ def _emit(
     columns |= {f"value.{k}": v for k, v in emitted.values.items()}
     offsets = np.searchsorted(emitted.bucket[order], np.arange(buckets + 1))
     _write(storage.join(folder, f"{part.name}.emit"), {k: v[order] for k, v in columns.items()}, offsets)
-    return len(order)
+    return sum(values.nbytes for values in columns.values())
 
 
 def _reduce(
@@ -159,13 +165,15 @@ def _reduce(
     slices: list[list[tuple[int, Emitted]]] = [[] for _ in range(stop - start)]
     for index, name in enumerate(parts):
         columns, keys = _slice(storage.join(folder, f"{name}.emit"), start, stop)
-        for bucket in np.unique(keys):
-            mine = keys == bucket
+        opens = np.flatnonzero(np.diff(keys, prepend=-1))  # rows lie in the order of their buckets
+        for first, last in zip(opens, np.append(opens[1:], len(keys)), strict=False):  # no rows: nothing opens
+            mine = slice(int(first), int(last))
             values = {k.removeprefix("value."): v[mine] for k, v in columns.items() if k.startswith("value.")}
             found = Emitted(keys[mine], columns["rows"][mine], columns["uids"][mine], values)
-            slices[bucket - start].append((index, found))
+            slices[keys[first] - start].append((index, found))
     results: list[dict[str, np.ndarray]] = []
-    for bucket, emitted in enumerate(slices, start):
+    for bucket in range(start, stop):
+        emitted, slices[bucket - start] = slices[bucket - start], []  # let go of each bucket when it is reduced
         if emitted:
             rows, part_of, row_of = gather(emitted)
             results.append({**reduce(bucket, rows, *arguments), "part": part_of, "row": row_of})
@@ -179,16 +187,25 @@ def _reduce(
     _write(storage.join(folder, f"group{group:05d}.routed"), merged, offsets)
 
 
+def _collect(folder: str, block: int, groups: int, parts: int) -> None:
+    """What the groups returned for some neighbouring parts, in one file: a part then opens one, not one per group."""
+    start, stop = block * PARTS_PER_FILE, min(parts, (block + 1) * PARTS_PER_FILE)
+    found = [_slice(storage.join(folder, f"group{g:05d}.routed"), start, stop) for g in range(groups)]
+    found = [(columns, keys) for columns, keys in found if len(keys)] or found[:1]
+    keys = np.concatenate([keys for _, keys in found])
+    merged = {name: np.concatenate([columns[name] for columns, _ in found]) for name in found[0][0]}
+    order = np.lexsort((merged["row"], keys))
+    offsets = np.searchsorted(keys[order], np.arange(start, stop + 1))
+    _write(storage.join(folder, f"parts{block:05d}.routed"), {k: v[order] for k, v in merged.items()}, offsets)
+
+
 @dataclass(frozen=True)
 class FileRouted(Routed):
     """Reducers' results in files, addressed by part."""
 
     folder: str
-    groups: int
 
     def of(self, part: Part) -> dict[str, np.ndarray]:
-        found: list[dict[str, np.ndarray]] = []
-        for group in range(self.groups):
-            columns, _ = _slice(storage.join(self.folder, f"group{group:05d}.routed"), part.index, part.index + 1)
-            found.append(columns)
-        return align(part.rows, found)
+        block, at = divmod(part.index, PARTS_PER_FILE)
+        columns, _ = _slice(storage.join(self.folder, f"parts{block:05d}.routed"), at, at + 1)
+        return align(part.rows, [columns])

@@ -191,8 +191,10 @@ class ColumnPlanner:
                     raise ConfigError(f"{where}: the encoder {encoder!r} makes no {modality} embeddings")
                 inputs[f"embed/{encoder}"] = self.encoder(encoder, pool, prefix)
                 continue
-            if column.startswith(SUBSET) and column.removeprefix(SUBSET) in self.config.subsets:
+            if column.startswith(SUBSET):
                 name = column.removeprefix(SUBSET)
+                if name not in self.config.subsets:
+                    raise ConfigError(f"{where}: {unknown('subset', name, self.config.subsets)}")
                 inputs[f"subset/{name}"] = self.subset(name)
                 continue
             owners = [s for s in self.config.scores if column == s or column.startswith(f"{s}_")]

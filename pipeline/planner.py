@@ -10,6 +10,10 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigError
 from ..filters.base import Filter
+from ..filters.budget import ForTraining
+from ..filters.decontaminate import Decontaminate
+from ..filters.scorers.checksum import Checksum
+from ..filters.scorers.perceptual_hash import PerceptualHash
 from ..pretrain.models import model_identity
 from ..shards import storage
 from ..shards.sources.base import IngestOptions, Source
@@ -97,26 +101,52 @@ class Planner:
             if marker in self.building:
                 raise ConfigError(f"subsets: {name!r} is made from itself")
             self.building.append(marker)
+            options = {filter_label(i, option): option for i, option in enumerate(self.config.subsets[name])}
+            if cleaned := self.decontamination(name):
+                options = {"0-decontaminate": cleaned, **options}
             chain: list[FilterStage] = []
-            for i, option in enumerate(self.config.subsets[name]):
-                chain.append(self.filter(name, i, option, chain[-1] if chain else None))
+            for label, option in options.items():
+                chain.append(self.filter(name, label, option, chain[-1] if chain else None))
             inputs: dict[str, Stage] = {"pool": self.pool}
             inputs |= {f"filter/{i:02d}": stage for i, stage in enumerate(chain)}
-            labels = tuple(filter_label(i, f) for i, f in enumerate(self.config.subsets[name]))
+            labels = tuple(options)
             self.chains[name] = chain
             self.subsets[name] = self.add(SubsetStage(f"subset/{name}", inputs, labels=labels))
             self.building.remove(marker)
         return self.subsets[name]
 
-    def filter(self, subset: str, index: int, option: Filter, previous: FilterStage | None) -> FilterStage:
-        where = f"subsets.{subset}.{index} ({option.type})"
+    def decontamination(self, subset: str) -> Decontaminate | None:
+        """What comes before a subset's own filters when evaluation sets are named: nobody is tested on what they saw.
+
+        It is the same stage for all subsets. It compares files, and what the config has scores for: pixels, hashes.
+        """
+        option, own = self.config.eval, self.config.subsets[subset]
+        if option is None or not option.decontaminate or any(isinstance(f, Decontaminate) for f in own):
+            return None
+        scores = self.config.scores.items()
+        pixels = next((name for name, score in scores if isinstance(score, Checksum)), None)
+        found = next(((name, score) for name, score in scores if isinstance(score, PerceptualHash)), None)
+        hashes = {"hash": found[0], "method": found[1].method, "invariant": found[1].invariant} if found else {}
+        sets = [one for data in option.data for one in self.evalsets_of(data)]
+        return Decontaminate.model_validate({"sets": sets, "pixels": pixels, **hashes})
+
+    @staticmethod
+    def evalsets_of(data: str) -> list[str]:
+        """The evaluation sets of an entry of `eval.data`: a built-in name, or folders."""
+        return [data] if "/" not in data and not storage.exists(data) else evalset_folders(data)
+
+    def filter(self, subset: str, label: str, option: Filter, previous: FilterStage | None) -> FilterStage:
+        where = f"subsets.{subset}.{label}"
+        if isinstance(option, ForTraining) and option.wants_budget:
+            if self.config.pretrain:
+                option = option.with_budget(self.config.pretrain.samples_seen)
+            option.seen()  # raises if nobody said
         inputs, encoders, files = self.columns.needs(option, where, self.pool, "")
         if previous is not None:
             inputs["previous"] = previous
         like = getattr(option, "like", None)
         if like is not None:
             inputs["like"] = self.subset(like)
-        label = filter_label(index, option)
         return self.add(
             FilterStage(
                 f"subset/{subset}/{label}",

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from ..errors import DataError
 from . import storage
@@ -49,10 +50,46 @@ def to_records(uids: Sequence[str] | Iterable[str]) -> np.ndarray:
     if len(raw) != RECORD.itemsize * len(texts):  # `fromhex` passes over white space
         bad = next(t for t in texts if not t or t.strip("0123456789abcdefABCDEF"))
         raise DataError(f"uid {bad!r} is not hexadecimal text")
+    return _from_bytes(raw)
+
+
+def _from_bytes(raw: bytes) -> np.ndarray:
+    """Records of 16 big-endian bytes each."""
     halves = np.frombuffer(raw, ">u8").reshape(-1, 2)
-    records = np.empty(len(texts), RECORD)
+    records = np.empty(len(halves), RECORD)
     records["f0"], records["f1"] = halves[:, 0], halves[:, 1]
     return records
+
+
+def column_records(column: pa.ChunkedArray) -> np.ndarray:
+    """`to_records` of a text column, many times faster where all uids have 32 characters: no strings are made."""
+    found = [np.empty(0, RECORD)]
+    for chunk in column.chunks:
+        raw = _text(chunk)
+        try:
+            decoded = b"" if raw is None else bytes.fromhex(raw)
+        except ValueError:
+            decoded = b""
+        whole = len(decoded) == RECORD.itemsize * len(chunk)
+        found.append(_from_bytes(decoded) if whole else to_records(chunk.to_pylist()))
+    return np.concatenate(found)
+
+
+def _text(chunk: pa.Array) -> str | None:
+    """All texts of an array in a row, if each has 32 characters; else None."""
+    if not (pa.types.is_string(chunk.type) or pa.types.is_large_string(chunk.type)) or chunk.null_count:
+        return None
+    width = np.int32 if pa.types.is_string(chunk.type) else np.int64
+    _, offsets, data = chunk.buffers()
+    if offsets is None or data is None:
+        return None
+    ends = np.frombuffer(offsets, width)[chunk.offset : chunk.offset + len(chunk) + 1]
+    if len(ends) < 2 or (np.diff(ends) != 32).any():
+        return None
+    try:
+        return memoryview(data)[ends[0] : ends[-1]].tobytes().decode("ascii")
+    except UnicodeDecodeError:
+        return None
 
 
 def to_text(records: np.ndarray) -> list[str]:

@@ -17,7 +17,7 @@ from ...errors import DataError
 from ...filters.base import Filter
 from ...shards import storage
 from ...shards.shard import usable
-from ...shards.uid import RECORD, to_records, write_subset
+from ...shards.uid import RECORD, column_records, write_subset
 from ..columns import column_store, require_columns
 from ..context import EncoderAt, StageContext
 from ..decisions import read_decision, write_decision
@@ -56,7 +56,8 @@ class FilterStage(Stage):
     def run(self, work: Work) -> dict[str, Any]:
         chosen = self.filter
         if "like" in work.inputs:
-            chosen = chosen.with_count(work.inputs["like"].summary["kept"])  # type: ignore[attr-defined]
+            like = work.inputs["like"].summary
+            chosen = chosen.with_count(like["kept"], like["samples"])  # type: ignore[attr-defined]
         previous = work.inputs["previous"].data if "previous" in work.inputs else None
         survivors = Survivors(column_store(work.inputs), previous)
         require_columns(survivors.store, chosen.columns(), "this filter")
@@ -155,5 +156,5 @@ def _collect_uids(folder: str, names: list[str]) -> None:
         fates = pq.read_table(storage.local(storage.join(folder, f"{name}.parquet")), columns=["uid", "times"])
         times = fates["times"].to_numpy()
         kept = np.flatnonzero(times)
-        records.append(np.repeat(to_records(fates["uid"].take(pa.array(kept)).to_pylist()), times[kept]))
+        records.append(np.repeat(column_records(fates["uid"].take(pa.array(kept))), times[kept]))
     write_subset(storage.join(folder, "subset.npy"), np.concatenate(records))

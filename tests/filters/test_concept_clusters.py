@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from curate.errors import DataError
 from curate.filters.concept_clusters import ConceptClusters, first_two_components
 from curate.filters.kmeans import assign, fit_centroids, unit
-from curate.filters.memory import run_filters
+from curate.filters.memory import MemoryContext, run_filters
 from curate.shards.uid import to_text
 
 
@@ -116,3 +116,70 @@ def test_map_of_the_concepts():
     np.testing.assert_allclose((place**2).sum(), (centred**2).sum(), rtol=1e-5)
     assert first_two_components(points[:1]).tolist() == [[0, 0]]
     assert first_two_components(points[:, :1]).shape == (50, 2)
+
+
+def test_empty_and_one_row_clusters_by_hand(make_pool, tmp_path):
+    """Four given centroids: one that nobody is near, one with one row; naive float64 throughout."""
+    angles = np.array([0.0, 0.05, 0.1, 0.2, 0.3, 1.5, 3.0, 3.1, 3.3])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    rows = np.concatenate([rows, np.zeros((1, 2)), np.full((1, 2), np.nan)]).astype(np.float32)
+    centres = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.float32)
+    np.save(tmp_path / "c.npy", centres)
+    chosen = ConceptClusters(encoder="e", centroids=str(tmp_path / "c.npy"), count=5, temperature=0.5, balance=0.5)
+    outcome = run_filters(make_pool({}, {"e.image": rows}, cuts=[4]), [chosen])
+    facts = outcome.steps[0].facts
+    assert facts["empty_clusters"] == 1
+    assert facts["without_embedding"] == 2
+    assert [c["size"] for c in facts["clusters"]] == [5, 1, 3, 0]
+    assert [c["d_intra"] is None for c in facts["clusters"]] == [False, False, False, True]
+    assert [c["d_inter"] for c in facts["clusters"]] == pytest.approx([4 / 3] * 4)  # k - 1 neighbours, not 20
+    points = rows[:9].astype(np.float64)
+    distance = 1 - (points @ centres.T.astype(np.float64)).max(axis=1)
+    intra = np.array([distance[:5].mean(), distance[5], distance[6:].mean()])
+    c = np.append(intra, intra.mean()) * 4 / 3  # the empty cluster: the mean of the others
+    assert [f["complexity"] for f in facts["clusters"]] == pytest.approx(c.tolist(), abs=1e-6)
+    p = np.exp(c / 0.5) / np.exp(c / 0.5).sum() * 5
+    low, high = np.array([0, 0, 0, 0]), np.array([5, 1, 3, 0])  # int(5 / 4 * 0.5) = 0
+    best = min(
+        (np.array([a, b, d, 0]) for a in range(6) for b in range(2) for d in range(4) if a + b + d == 5),
+        key=lambda q: ((q - p) ** 2).sum(),
+    )
+    quotas = np.array([f["kept"] for f in facts["clusters"]])
+    assert (quotas >= low).all()
+    assert (quotas <= high).all()
+    assert quotas.tolist() == best.tolist()
+    value = [row["value"] for row in rows_of(outcome)]
+    np.testing.assert_allclose(value[:9], distance, atol=1e-7)
+    assert np.isnan(value[9:]).all()
+
+
+@pytest.mark.parametrize("options", [{"assignment": "two_level"}, {"training": "hierarchical"}])
+def test_other_partitions_are_told_and_do_not_depend_on_the_cut(make_pool, fates, options):
+    rows = concepts(500, 8, 8)
+    chosen = ConceptClusters(encoder="e", clusters=25, keep=0.4, points_per_centroid=15, **options)
+    pool = make_pool({}, {"e.image": rows}, cuts=[11, 300])
+    assert fates(make_pool({}, {"e.image": rows}), [chosen]) == fates(pool, [chosen])
+    facts = run_filters(pool, [chosen]).steps[0].facts
+    assert facts["budget"] == 200
+    if "assignment" in options:
+        assert facts["centroids"]["assignment"].startswith("two levels of")
+    else:
+        assert facts["made_by"].endswith("two levels")
+        assert facts["centroids"]["assignment"] == "flat"
+
+
+def test_a_file_with_training_options_is_refused():
+    with pytest.raises(ValidationError, match="no meaning with a file"):
+        ConceptClusters(encoder="e", keep=0.5, centroids="c.npy", training="hierarchical")
+
+
+def test_centroids_are_written_once_more_for_others(make_pool, tmp_path):
+    pool = make_pool({}, {"e.image": concepts(200, 4, 8)}, cuts=[77])
+    chosen = ConceptClusters(encoder="e", clusters=4, keep=0.5)
+    first = run_filters(pool, [chosen], MemoryContext(folder=str(tmp_path)))
+    made = first.steps[0].facts["centroids"]
+    assert made["count"] == 4
+    given = chosen.model_copy(update={"centroids": str(tmp_path / "data" / made["file"])})
+    again = run_filters(pool, [given])
+    assert [t.to_pylist() for t in again.fates] == [t.to_pylist() for t in first.fates]
+    assert again.steps[0].facts["made_by"] == "file centroids.npy"

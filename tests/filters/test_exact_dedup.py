@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from curate.errors import DataError
@@ -55,6 +57,55 @@ def test_many_rows_against_a_dictionary(make_pool, kept, monkeypatch):
 def test_the_same_sample_twice_stays_once(make_pool, kept):
     pool = make_pool({"uid": [UIDS[0]] * 3, "sha256": ["a"] * 3}, cuts=[1])
     assert kept(pool, ExactDedup()) == [0]
+
+
+def test_pixels_are_compared_by_their_checksum(make_pool, kept):
+    columns = {"uid": sorted(UIDS)[:4], "sha256": ["a", "b", "c", "c"], "sums": ["p", "p", "q", None]}
+    assert kept(make_pool(columns, cuts=[1]), ExactDedup(on=["pixels"], pixels="sums")) == [0, 2, 3]
+    both = ExactDedup(on=["image", "pixels"], pixels="sums")
+    assert both.columns() == ["sha256", "sums"]
+    assert kept(make_pool(columns), both) == [0, 2]
+    with pytest.raises(ValidationError, match="go together"):
+        ExactDedup(on=["pixels"])
+    with pytest.raises(ValidationError, match="go together"):
+        ExactDedup(pixels="sums")
+
+
+def test_folded_captions_differ_in_more_than_case_spaces_and_form(make_pool, kept):
+    captions = [
+        "A  red Car",
+        "a red\tcar ",
+        "a redcar",
+        "caf\u00e9",
+        "CAFE\u0301",
+        "stra\u00dfe",
+        "STRASSE",
+        "\u3000\uff21 b",
+        "a B",
+    ]
+    uids = [f"{i:032x}" for i in range(len(captions))]
+    pool = make_pool({"uid": uids, "caption": captions}, cuts=[2, 5])
+    assert kept(pool, ExactDedup(on=["caption"])) == list(range(len(captions)))
+    assert kept(pool, ExactDedup(on=["caption"], captions="folded")) == [0, 2, 3, 5, 7]
+    pool = make_pool({"uid": uids, "caption": captions, "sha256": list("aabbbbbbb")}, cuts=[2, 5])
+    assert kept(pool, ExactDedup(on=["pair"], captions="folded")) == [0, 2, 3, 5, 7]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kinds=st.lists(st.integers(0, 5), min_size=1, max_size=40),
+    seed=st.integers(0, 99),
+    cuts=st.lists(st.integers(0, 40), max_size=3),
+)
+def test_the_preferred_copy_stays(make_pool, kept, kinds, seed, cuts):
+    rng = np.random.default_rng(seed)
+    n = len(kinds)
+    score = np.where(rng.random(n) < 0.2, np.nan, rng.integers(-2, 3, n)).astype(np.float32)
+    uids = [f"{int(u):032x}" for u in rng.permutation(n)]
+    place = [(np.isnan(s), 0 if np.isnan(s) else -s, u) for s, u in zip(score, uids, strict=True)]
+    expected = sorted(min((i for i in range(n) if kinds[i] == k), key=lambda i: place[i]) for k in set(kinds))
+    pool = make_pool({"uid": uids, "caption": [str(k) for k in kinds], "score": score}, cuts=[min(c, n) for c in cuts])
+    assert kept(pool, ExactDedup(on=["caption"], prefer="score")) == expected
 
 
 def test_a_column_without_any_value_is_an_error(make_pool, kept):

@@ -1,8 +1,16 @@
+import hashlib
+
 import numpy as np
 import pytest
 
 from curate.errors import DataError
-from curate.filters.kmeans import assign, compact, fit_centroids, train, unit
+from curate.filters.centroids import Centroids, read_centroids
+from curate.filters.centroids import digest as digest_of
+from curate.filters.cluster_options import ClusterOptions
+from curate.filters.kmeans import assign, compact, fit_centroids, group, train, train_levels, unit
+from curate.filters.memory import MemoryContext
+from curate.filters.nearest import largest_product, nearest
+from curate.filters.train_centroids import TrainCentroids
 
 
 def blobs(n, k, d, seed=0, spread=0.3):
@@ -102,3 +110,142 @@ def test_no_embedding_at_all_is_an_error_but_an_empty_pool_is_not(make_pool):
     with pytest.raises(DataError, match=r"e\.image.*no embedding in any of 4 rows"):
         fit_centroids(missing, "e.image", 2, 5, 10)
     assert len(fit_centroids(make_pool({}, {"e.image": np.empty((0, 2), np.float32)}), "e.image", 2, 5, 10)) == 0
+
+
+def test_a_raw_centroid_with_the_largest_product_wins():
+    """DataComp's assignment: centroids are not unit rows, ties go to the first."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((700, 24)).astype(np.float32)
+    centroids = (rng.standard_normal((60, 24)) * rng.uniform(0.1, 5, (60, 1))).astype(np.float32)
+    centroids[50] = centroids[3]
+    exact = (rows.astype(np.float64) @ centroids.astype(np.float64).T).astype(np.float32)
+    found, product = largest_product(rows, centroids)
+    np.testing.assert_array_equal(found, exact.argmax(axis=1))
+    np.testing.assert_array_equal(product, exact.max(axis=1))
+
+
+def test_nearest_by_l2():
+    rng = np.random.default_rng(1)
+    rows, centroids = rng.standard_normal((200, 6)).astype(np.float32), rng.standard_normal((9, 6)).astype(np.float32)
+    exact = ((rows[:, None].astype(np.float64) - centroids[None]) ** 2).sum(axis=2)
+    np.testing.assert_array_equal(nearest(rows, centroids, "l2"), exact.argmin(axis=1))
+
+
+def test_two_levels_look_into_one_group_only():
+    rows, _ = unit(blobs(800, 20, 16))
+    vectors, _ = train(rows, 36, 10, seed=0)
+    centroids = Centroids(vectors, 0, "", groups=group(vectors, 10, 0))
+    assert len(centroids.groups.heads) <= 6
+    assert set(centroids.groups.of) == set(range(len(centroids.groups.heads)))
+    found, distance = assign(rows, centroids)
+    upper, _ = assign(rows, centroids.groups.heads)
+    for i in range(0, 800, 7):
+        members = np.flatnonzero(centroids.groups.of == upper[i])
+        exact = (vectors[members].astype(np.float64) @ rows[i].astype(np.float64)).astype(np.float32)
+        assert found[i] == members[exact.argmax()]
+        assert distance[i] == np.float32(1) - exact.max()
+    part = assign(rows[100:333], centroids)
+    np.testing.assert_array_equal(part[0], found[100:333])
+    np.testing.assert_array_equal(part[1], distance[100:333])
+    assert (found == assign(rows, vectors)[0]).mean() > 0.6
+
+
+@pytest.mark.parametrize("k", [1, 3, 16, 50])
+def test_hierarchical_training_gives_exactly_k(k):
+    points = blobs(600, 12, 8)
+    vectors, made_by = train_levels(points, k, 5, seed=0)
+    assert vectors.shape == (k, 8)
+    assert made_by.endswith("two levels") == (k > 2)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+def test_plain_l2_centroids_are_those_of_faiss(make_pool):
+    import faiss
+
+    rows = blobs(400, 6, 8) * np.float32(3)
+    trained = fit_centroids(make_pool({}, {"e.image": rows}, cuts=[7, 200]), "e.image", 6, 20, 1000, metric="l2")
+    pool = make_pool({}, {"e.image": rows})
+    uids = pool.members[0].uids()
+    ordered = rows[np.lexsort((uids["f1"], uids["f0"]))]
+    digest = hashlib.blake2b(b"kmeans\x000", digest_size=4).digest()
+    options = {"niter": 20, "seed": int.from_bytes(digest, "little") >> 1, "min_points_per_centroid": 1}
+    model = faiss.Kmeans(8, 6, max_points_per_centroid=1000, **options)
+    model.train(np.ascontiguousarray(ordered))
+    np.testing.assert_array_equal(trained.vectors, model.centroids.reshape(6, 8))
+
+
+def test_mostly_missing_embeddings_still_give_a_full_sample(make_pool):
+    rows = np.full((4000, 8), np.nan, np.float32)
+    rows[::40] = blobs(100, 4, 8)
+    trained = fit_centroids(make_pool({}, {"e.image": rows}, cuts=[1000]), "e.image", 4, 5, 20)
+    assert trained.sample == 80
+
+
+@pytest.mark.parametrize("k", [1, 7, 64])
+def test_centroids_survive_the_way_back_whatever_the_width(make_pool, k):
+    rows = blobs(64, 8, 33)
+    trained = fit_centroids(make_pool({}, {"e.image": rows}, cuts=[5, 20]), "e.image", k, 5, 256)
+    uids = make_pool({}, {"e.image": rows}).members[0].uids()
+    digest = hashlib.blake2b(b"kmeans\x000", digest_size=4).digest()
+    seed = int.from_bytes(digest, "little") >> 1
+    expected, made_by = train(rows[np.lexsort((uids["f1"], uids["f0"]))], k, 5, seed)
+    np.testing.assert_array_equal(trained.vectors, expected)
+    assert trained.made_by == made_by
+
+
+def test_files_of_centroids(tmp_path, make_pool):
+    rows = blobs(300, 5, 8)
+    pool = make_pool({}, {"e.image": rows}, cuts=[100])
+    context = MemoryContext(folder=str(tmp_path)).of(pool)
+    trainer = TrainCentroids(encoder="e", clusters=5, metric="cosine", points_per_centroid=50)
+    facts = trainer.describe(trainer.fit_in(context))
+    written = tmp_path / "data" / facts["centroids"]["file"]
+    vectors = np.load(written)
+    assert vectors.dtype == np.float32
+    assert facts["centroids"]["digest"] == digest_of(vectors)
+    given = ClusterOptions(centroids=str(written))
+    np.testing.assert_array_equal(given.fit_clusters(pool, "e.image").vectors, vectors)
+    assert given.files() == [str(written)]
+    assert trainer.describe(trainer.fit(pool))["centroids"]["file"] is None
+    with pytest.raises(DataError, match="5 centroids, but `clusters` is 6"):
+        ClusterOptions(centroids=str(written), clusters=6).fit_clusters(pool, "e.image")
+    np.save(tmp_path / "bad.npy", np.zeros((3, 8), np.float32))
+    with pytest.raises(DataError, match="centroid 0 is zero"):
+        ClusterOptions(centroids=str(tmp_path / "bad.npy")).fit_clusters(pool, "e.image")
+    (tmp_path / "worse.npy").write_bytes(b"what")
+    with pytest.raises(DataError, match=r"no \.npy file"):
+        read_centroids(str(tmp_path / "worse.npy"))
+
+
+def test_a_gpu_only_nominates(monkeypatch):
+    """faiss-gpu's calls on a stand-in that rounds otherwise: the same centroids win, crowded rows are done again."""
+    import faiss
+
+    class Blurred:
+        def __init__(self, index):
+            self.index = index
+
+        def search(self, block, count):
+            similarity, nominees = self.index.search(block, count)
+            similarity = similarity * np.float32(1 - 2**-22)
+            return similarity, nominees
+
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda resources, number, index: Blurred(index), raising=False)
+    rows, _ = unit(blobs(500, 20, 32))
+    vectors, _ = unit(blobs(80, 20, 32, seed=1))
+    vectors[40:] = vectors[7]  # 41 equal centroids: more than a GPU nominates
+    for device in ("auto", "gpu"):
+        found, distance = assign(rows, vectors, device)
+        np.testing.assert_array_equal(found, assign(rows, vectors, "cpu")[0])
+        np.testing.assert_array_equal(distance, assign(rows, vectors, "cpu")[1])
+
+
+def test_a_gpu_that_is_not_there():
+    import faiss
+
+    if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus():
+        pytest.skip("there is one")
+    with pytest.raises(DataError, match="faiss sees none"):
+        assign(np.ones((1, 2), np.float32), np.ones((1, 2), np.float32), "gpu")

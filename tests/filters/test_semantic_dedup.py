@@ -4,9 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.errors import DataError
+from curate.filters import semantic_dedup
 from curate.filters.kmeans import assign, fit_centroids, unit
 from curate.filters.memory import run_filters
-from curate.filters.semantic_dedup import SemanticDedup, largest_earlier_similarity
+from curate.filters.semantic_dedup import Blocks, SemanticDedup, largest_earlier_similarity
 from curate.shards.uid import to_text
 
 
@@ -103,6 +104,40 @@ def test_against_the_full_matrix(make_pool, keep, clusters):
     assert sum(c["size"] for c in facts["clusters"]) == 397
     assert sum(c["kept"] for c in facts["clusters"]) == 397 - dropped
     assert len(facts["clusters"]) == clusters
+
+
+@pytest.mark.parametrize("keep", ["hard", "easy", "random"])
+@pytest.mark.parametrize("block", [7, 20, 64, 200])
+def test_large_clusters_are_compared_block_by_block_to_the_same_end(make_pool, fates, monkeypatch, keep, block):
+    rows = noisy_copies(400, 12)
+    rows[[5, 77]] = np.nan
+    chosen = SemanticDedup(encoder="e", clusters=3, epsilon=0.03, keep=keep)
+    whole = fates(make_pool({}, {"e.image": rows}, cuts=[10, 150]), [chosen])
+    monkeypatch.setattr(semantic_dedup, "BLOCK_BYTES", block * 4 * 12)
+    cut = fates(make_pool({}, {"e.image": rows}, cuts=[10, 150]), [chosen])
+    shuffled = np.random.default_rng(0).permutation(400)
+    assert fates(make_pool({}, {"e.image": rows}, cuts=[300], order=shuffled), [chosen]) == cut
+    assert {u: f[0] for u, f in cut.items()} == {u: f[0] for u, f in whole.items()}
+    for uid, fate in whole.items():
+        assert cut[uid][4] == pytest.approx(fate[4], abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 11])
+def test_every_two_blocks_meet_once(count):
+    blocks = Blocks.of(np.array([1, count * 10, 3]), 10)
+    if count <= 2:
+        assert (blocks.total, blocks.rounds) == (3, 0)
+        return
+    number = np.arange(count)
+    met = []
+    for turn in range(blocks.rounds):
+        partner = blocks.partner(np.ones(count, int), number, turn)
+        assert (partner != number).all()
+        some = partner >= 0
+        assert (partner[partner[some]] == number[some]).all()
+        met += [(int(a), int(b)) for a, b in zip(number[some], partner[some], strict=True) if a < b]
+        assert (blocks.partner(np.array([0, 2]), np.array([0, 0]), turn) == -1).all()
+    assert sorted(met) == [(a, b) for a in range(count) for b in range(a + 1, count)]
 
 
 @settings(max_examples=15, deadline=None)

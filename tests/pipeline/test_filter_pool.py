@@ -12,6 +12,7 @@ from curate.filters.base import Decision
 from curate.filters.concept_clusters import ConceptClusters
 from curate.filters.exact_dedup import ExactDedup
 from curate.filters.memory import MemoryPool, run_filters
+from curate.filters.near_dedup import NearDedup
 from curate.filters.random import Random
 from curate.filters.semantic_dedup import SemanticDedup
 from curate.filters.top_fraction import TopFraction
@@ -27,6 +28,8 @@ from curate.shards.uid import stable_uid
 FILTERS = [
     TopFraction(by="score", keep=0.6),
     ExactDedup(on=["caption"]),
+    NearDedup(hash="hash", radius=3),
+    NearDedup(hash="hash", radius=2, groups="connected"),
     SemanticDedup(encoder="e", clusters=5, epsilon=0.2),
     ConceptClusters(encoder="e", clusters=4, keep=0.7),
     Random(fraction=0.5),
@@ -64,6 +67,8 @@ def pool_of(n: int) -> tuple[pa.Table, np.ndarray]:
             "caption": [f"caption {rng.integers(n // 2)}" for _ in range(n)],
             "status": ["success"] * n,
             "score": scores,
+            "hash": rng.integers(2**40, size=n // 3, dtype=np.uint64)[rng.integers(n // 3, size=n)]
+            ^ (np.uint64(1) << rng.integers(64, size=n, dtype=np.uint64)),
         }
     )
     return table, embeddings

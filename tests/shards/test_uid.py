@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -127,3 +128,19 @@ def test_what_is_no_subset_file(tmp_path: Path) -> None:
     (tmp_path / "cut.npy").write_bytes((tmp_path / "floats.npy").read_bytes()[:20])
     with pytest.raises(DataError, match=r"cut\.npy"):
         uid.map_subset(str(tmp_path / "cut.npy"))
+
+
+@given(st.lists(st.text("0123456789abcdefABCDEF", min_size=1, max_size=32), max_size=20), st.data())
+def test_a_column_of_uids_is_read_as_text_is(short: list[str], data: st.DataObject) -> None:
+    whole = [text.rjust(32, "0") for text in short]
+    for texts in (short, whole):
+        for kind in (pa.string(), pa.large_string()):
+            cut = data.draw(st.integers(0, len(texts)))
+            column = pa.chunked_array([pa.array(["x", *texts[:cut]], kind)[1:], pa.array(texts[cut:], kind)], kind)
+            assert uid.column_records(column).tolist() == uid.to_records(texts).tolist()
+
+
+@pytest.mark.parametrize("wrong", ["g" * 32, " " * 32, "é" * 16, "", "0" * 33, "0" * 31 + " "])
+def test_a_column_with_a_bad_uid_is_refused(wrong: str) -> None:
+    with pytest.raises(DataError, match="uid"):
+        uid.column_records(pa.chunked_array([pa.array(["0" * 32, wrong])]))
