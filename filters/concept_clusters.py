@@ -13,13 +13,14 @@ cluster gets the mean complexity of the others and a quota of 0.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from ..errors import DataError
 from .base import FILTERS, Context, Decision, Filter, Part, Pool, Routed
+from .budget import AUTO, Budgeted
 from .centroids import Centroids, kept
 from .cluster_options import ClusterOptions, facts_of
 from .cluster_ranks import Select, rank_in_clusters
@@ -84,12 +85,14 @@ class Concepts:
         }
 
 
-class Clustered(ClusterOptions, Filter):
+class Clustered(Budgeted, ClusterOptions, Filter):
     """Base of filters that give every cluster a quota; subclasses say how (`quotas`)."""
 
     encoder: str = Field(description="Encoder whose embeddings define the clusters.")
     modality: Literal["image", "text"] = Field("image", description="Cluster images or captions.")
-    keep: float | None = Field(None, gt=0, le=1, description="Share of the samples to keep, 0-1, rounded down.")
+    keep: Annotated[float, Field(gt=0, le=1)] | AUTO | None = Field(
+        None, description="Share of the samples to keep, 0-1, rounded down. `auto`: by the training budget."
+    )
     count: int | None = Field(None, ge=1, description="How many samples to keep, instead of `keep`.")
     select: Select = Field(
         "hard", description="Which rows of a cluster stay: hard = furthest from its centroid, easy = nearest, random."
@@ -101,6 +104,10 @@ class Clustered(ClusterOptions, Filter):
             raise ValueError(f"{self.type} needs exactly one of `keep` (a share) and `count`")
         return self
 
+    @property
+    def wants_budget(self) -> bool:
+        return self.keep == "auto"
+
     def columns(self) -> list[str]:
         return [f"{self.encoder}.{self.modality}"]
 
@@ -110,6 +117,8 @@ class Clustered(ClusterOptions, Filter):
         Raises:
             DataError: more than there are.
         """
+        if self.keep == "auto":
+            return self.budget_of(rows).kept
         budget = self.count if self.count is not None else int(rows * (self.keep or 0.0))
         if budget > rows:
             raise DataError(f"{self.type}: {budget} samples asked for, but only {rows} have an embedding")
@@ -148,7 +157,9 @@ class Clustered(ClusterOptions, Filter):
         return state.decide(part)
 
     def describe(self, state: Concepts) -> dict[str, Any]:
-        return state.facts()
+        if self.keep != "auto":
+            return state.facts()
+        return state.facts() | {"training_budget": self.budget_of(int(state.sizes.sum())).facts()}
 
 
 @FILTERS.register

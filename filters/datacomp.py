@@ -184,7 +184,8 @@ class Datacomp(Filter):
         elif self.threshold is not None:
             threshold = np.float32(self.threshold)
         elif self.fraction is not None:
-            cutoff = TopFraction(by=self._score() or "", keep=self.fraction).cutoff(context.pool)
+            best = TopFraction.model_validate({"by": self._score() or "", "keep": self.fraction})
+            cutoff = best.cutoff(context.pool)
             threshold, rows = cutoff.threshold, cutoff.rows
         if self.baseline in _CLUSTERED:
             assert self.centroids is not None

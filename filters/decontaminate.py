@@ -251,26 +251,6 @@ def _reduce(bucket: int, rows: dict[str, np.ndarray], *_: Any) -> dict[str, np.n
     return {name: rows[name] for name in ("means", "distance", "similarity")}
 
 
-class _Only:
-    """Some alive rows of a part."""
-
-    def __init__(self, part: Part, at: np.ndarray) -> None:
-        self._part, self._at = part, at
-        self.name, self.index, self.rows = part.name, part.index, part.rows[at]
-
-    def __len__(self) -> int:
-        return len(self._at)
-
-    def array(self, column: str) -> np.ndarray:
-        return self._part.array(column)[self._at]
-
-    def arrow(self, column: str) -> Any:
-        return self._part.arrow(column).take(self._at)
-
-    def uids(self) -> np.ndarray:
-        return self._part.uids()[self._at]
-
-
 def _leaks(part: Part, chosen: Decontaminate, files: tuple[EvalFile, ...], routed: Routed) -> _Found:
     """Every image that a matched row matches; few rows match, so that this is cheap."""
     index = known(files, chosen.radius)
@@ -281,7 +261,7 @@ def _leaks(part: Part, chosen: Decontaminate, files: tuple[EvalFile, ...], route
     by_means = np.array([int((means >> bit & 1).sum()) for bit in range(len(MEANS))])
     if not len(at):
         return _Found(np.zeros(groups, np.int64), by_means, 0, np.empty(0, np.int64))
-    few = _Only(part, at)
+    few = part.only(part.rows[at])
     hits = np.zeros((len(at), groups), bool)
     images: list[np.ndarray] = []
 

@@ -119,6 +119,41 @@ def explain(
 
 
 @app.command()
+def overlap(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    view: Annotated[str, typer.Option("--as", metavar="share|rows|jaccard", help="What the table holds.")] = "share",
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+) -> None:
+    """Show which rows the subsets have in common.
+
+    How much of each finished subset is in each other one.
+    """
+    from .commands.overlap import show_overlap
+
+    show_overlap(config, overrides or [], out, view, as_json)
+
+
+@app.command()
+def whatif(
+    config: ConfigArgument,
+    subset: Annotated[str, typer.Argument(help="A subset of the config.", metavar="SUBSET")],
+    filter: Annotated[
+        str, typer.Argument(help="One more filter: {type: top_fraction, by: clip_score, keep: 0.2}", metavar="FILTER")
+    ],
+    examples: Annotated[int, typer.Option("--examples", min=0, max=100, help="Samples to show of each side.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Tell what one more filter would drop.
+
+    Applies it to what a finished subset keeps, and publishes nothing.
+    """
+    from .commands.whatif import show_what_if
+
+    show_what_if(config, subset, filter, out, examples, as_json)
+
+
+@app.command()
 def report(
     config: ConfigArgument,
     overrides: OverridesArgument = None,

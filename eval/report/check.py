@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from ...errors import DataError
 from .check_scores import score_complaints
+from .check_subsets import subset_complaints
 from .data import ClusterMap, Confusion, Curve, FilterTruth, Funnel, Histogram, Leaderboard, Pool, Report
 
 
@@ -40,6 +41,7 @@ def _complaints(report: Report) -> Iterator[str]:
     if report.leaderboard:
         yield from _leaderboard(report.leaderboard)
     yield from score_complaints(report)
+    yield from subset_complaints(report)
 
 
 def _pool(pool: Pool) -> Iterator[str]:

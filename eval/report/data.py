@@ -25,6 +25,7 @@ from .score_data import (
     Tally,
     Weight,
 )
+from .subset_data import FilterFacts, Group, Leakage, LeakSet, Overlap, Quotas
 
 
 @dataclass
@@ -123,6 +124,8 @@ class Funnel:
     Attributes:
         steps: the first enters with `pool` rows, each next one with what the one before kept.
         samples: kept samples counted with repeats; None = each once.
+        repeats: times -> kept rows that are repeated so often; adds up to what was kept, with repeats to `samples`.
+            Empty = not known.
     """
 
     subset: str
@@ -130,6 +133,7 @@ class Funnel:
     steps: Sequence[FunnelStep]
     samples: int | None = None
     description: str = ""
+    repeats: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def kept(self) -> int:
@@ -143,12 +147,16 @@ class Split:
     Attributes:
         thresholds: values at which its filter cuts.
         kept, dropped: rows per bin that reached its filter and stayed or went; empty = not known.
+        filter: named where a subset cuts one column twice.
+        groups: how many groups it cuts, each at a threshold of its own; 0 = all rows alike.
     """
 
     subset: str
     thresholds: Sequence[float] = ()
     kept: Sequence[int] = ()
     dropped: Sequence[int] = ()
+    filter: str = ""
+    groups: int = 0
 
 
 @dataclass
@@ -199,8 +207,21 @@ class Card:
 
 
 @dataclass
+class Pair:
+    """A dropped copy and the sample that was kept in its place."""
+
+    dropped: Card
+    kept: Card
+
+
+@dataclass
 class Gallery:
-    """Examples of one filter's decisions; `dropped_total` and `kept_total` say of how many they are examples."""
+    """Examples of one filter's decisions, drawn at random; the totals say of how many they are examples.
+
+    Attributes:
+        just_dropped, just_kept: the samples next to its threshold, nearest first.
+        pairs: of a filter that drops copies.
+    """
 
     subset: str
     filter: str
@@ -209,6 +230,9 @@ class Gallery:
     dropped_total: int | None = None
     kept_total: int | None = None
     note: str = ""
+    just_dropped: Sequence[Card] = ()
+    just_kept: Sequence[Card] = ()
+    pairs: Sequence[Pair] = ()
 
 
 @dataclass
@@ -415,6 +439,10 @@ class Report:
         commonest: columns of words and flags; `histograms` are those of numbers.
         learned: scores that were learned.
         score_facts: how each score was made.
+        overlap: which rows subsets have in common.
+        filter_facts: how each filter came to its decisions.
+        quotas: what filters kept of each group.
+        leakage: evaluation images found in the pool.
     """
 
     header: Header
@@ -433,6 +461,10 @@ class Report:
     commonest: Sequence[Commonest] = ()
     learned: Sequence[Learned] = ()
     score_facts: Sequence[ScoreFacts] = ()
+    overlap: Overlap | None = None
+    filter_facts: Sequence[FilterFacts] = ()
+    quotas: Sequence[Quotas] = ()
+    leakage: Sequence[Leakage] = ()
     stages: Stages | None = None
     provenance: Provenance | None = None
     meanings: Mapping[str, str] = field(default_factory=dict)
@@ -449,25 +481,32 @@ __all__ = [
     "Curve",
     "Estimate",
     "Fault",
+    "FilterFacts",
     "FilterNetwork",
     "FilterNetworks",
     "FilterTruth",
     "Funnel",
     "FunnelStep",
     "Gallery",
+    "Group",
     "Header",
     "Headline",
     "Histogram",
     "KeptBy",
     "Leaderboard",
+    "LeakSet",
+    "Leakage",
     "Learned",
     "LearningCurve",
     "Look",
     "Metric",
+    "Overlap",
+    "Pair",
     "PerClass",
     "Picture",
     "Pool",
     "Provenance",
+    "Quotas",
     "Report",
     "ScoreFacts",
     "Split",

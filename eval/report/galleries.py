@@ -24,6 +24,7 @@ SHORT_CAPTION = 110
 CAPTION_LIMIT = 4000
 URL_LIMIT = 2000
 NO_CAPTION = Markup('<i class="faint">no caption</i>')
+NEAR, DRAWN = "Next to the threshold, nearest first", "Drawn at random"
 SMALL = 96  # pictures up to this many pixels are enlarged with hard edges
 
 
@@ -43,37 +44,48 @@ class CardView:
 
 @dataclass(frozen=True)
 class Side:
-    """The dropped or the kept half of a gallery."""
+    """The dropped or the kept half of a row of a gallery."""
 
     kind: str
+    title: str
     cards: Sequence[CardView]
-    total: int | None
+    total: int | None = None
 
 
 @dataclass(frozen=True)
 class GalleryView:
-    """One filter's gallery."""
+    """One filter's gallery: rows of two sides under a title, and pairs of a dropped and a kept sample."""
 
     filter: str
     note: str
-    sides: Sequence[Side]
+    rows: Sequence[tuple[str, Sequence[Side]]]
+    pairs: Sequence[tuple[CardView, CardView]]
 
 
 def subset_galleries(galleries: Sequence[Gallery]) -> dict[str, list[GalleryView]]:
     """Galleries by subset, in the order given; those without a card are left out."""
     groups: dict[str, list[GalleryView]] = {}
     for gallery in galleries:
-        if gallery.dropped or gallery.kept:
+        if gallery.dropped or gallery.kept or gallery.just_dropped or gallery.just_kept or gallery.pairs:
             groups.setdefault(gallery.subset, []).append(_gallery(gallery))
     return groups
 
 
 def _gallery(gallery: Gallery) -> GalleryView:
-    sides = [
-        Side("dropped", [_card(c) for c in gallery.dropped], gallery.dropped_total),
-        Side("kept", [_card(c) for c in gallery.kept], gallery.kept_total),
+    near = [
+        Side("dropped", "just dropped", [_card(c) for c in gallery.just_dropped]),
+        Side("kept", "just kept", [_card(c) for c in gallery.just_kept]),
     ]
-    return GalleryView(gallery.filter, gallery.note, [s for s in sides if s.cards])
+    drawn = [
+        Side("dropped", "dropped", [_card(c) for c in gallery.dropped], gallery.dropped_total),
+        Side("kept", "kept", [_card(c) for c in gallery.kept], gallery.kept_total),
+    ]
+    rows = [(title, [s for s in sides if s.cards]) for title, sides in ((NEAR, near), (DRAWN, drawn))]
+    rows = [(title, sides) for title, sides in rows if sides]
+    pairs = [(_card(pair.dropped), _card(pair.kept)) for pair in gallery.pairs]
+    if len(rows) == 1 and not pairs and not near[0].cards:
+        rows = [("", rows[0][1])]
+    return GalleryView(gallery.filter, gallery.note, rows, pairs)
 
 
 def _card(card: Card) -> CardView:

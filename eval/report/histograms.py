@@ -52,8 +52,12 @@ def _histogram(histogram: Histogram, split: Split | None, id: str) -> Plot:
         "annotations": annotations,
     }
     figure = {"data": traces, "layout": layout}
-    title = split.subset if split else "pool"
+    title = _title(split) if split else "pool"
     return Plot(id, _says(histogram, split), figure, histogram_table(histogram, split), 340, title, legend)
+
+
+def _title(split: Split) -> str:
+    return f"{split.subset} · {split.filter}" if split.filter else split.subset
 
 
 def _bin(low: float, high: float) -> str:
@@ -94,15 +98,15 @@ LABELS = 5  # with more thresholds than this, only the chosen subset's have labe
 def _threshold_marks(histogram: Histogram, chosen: Split | None) -> tuple[list[Any], list[Any]]:
     """Lines at the thresholds of all subsets: the chosen one's solid, the others dotted."""
     shapes, annotations = [], []
-    cuts = [(s, t) for s in histogram.splits for t in s.thresholds]
     low, high = histogram.edges[0], histogram.edges[-1]
+    cuts = [(s, t) for s in histogram.splits for t in s.thresholds if low <= t <= high]
     last = max((t for _, t in cuts), default=high)
     for level, (split, at) in enumerate(cuts):
         mine = split is chosen
         color = "var(--ink)" if mine else "var(--muted)"
         line = {"color": color, "width": 1.6 if mine else 1, "dash": SOLID if mine else "dot"}
         shapes.append({"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper", "line": line})
-        if not mine and len(cuts) > LABELS:
+        if (not mine and len(cuts) > LABELS) or at not in _labelled(split):
             continue
         right = at == last and at < low + 0.7 * (high - low)  # labels stand where they cross no other line
         annotations.append(
@@ -122,12 +126,18 @@ def _threshold_marks(histogram: Histogram, chosen: Split | None) -> tuple[list[A
     return shapes, annotations
 
 
+def _labelled(split: Split) -> tuple[float, ...]:
+    """Thresholds that are named: of several groups' only the lowest and the highest."""
+    return (min(split.thresholds), max(split.thresholds)) if split.groups else tuple(split.thresholds)
+
+
 def _says(histogram: Histogram, split: Split | None) -> str:
     total = quantity.count(sum(histogram.counts))
     says = f"Histogram of {histogram.column} over {total} rows"
     if split and split.thresholds:
         at = " and ".join(quantity.value(t) for t in split.thresholds)
-        says += f"; {split.subset} cuts at {at}"
+        groups = f" its {quantity.count(split.groups)} groups, each by itself, among others" if split.groups else ""
+        says += f"; {_title(split)} cuts{groups} at {at}"
     if split and split.kept:
         says += f", keeps {quantity.count(sum(split.kept))} and drops {quantity.count(sum(split.dropped))}"
     return says + "."

@@ -12,11 +12,27 @@ from typing import Any
 from . import marks, quantity
 from .cluster_map import clusters_plot
 from .curves import curves_plot
-from .data import Arm, Estimate, Headline, Leaderboard, Metric, PerClass, Report, Stages
+from .data import (
+    Arm,
+    Estimate,
+    FilterFacts,
+    Funnel,
+    Headline,
+    Leaderboard,
+    Metric,
+    PerClass,
+    Report,
+    Stages,
+)
+from .facts import fact_lines
 from .galleries import subset_galleries
+from .leaks import leakage_section
 from .learned import learned_section
 from .looks import looks_section
 from .networks import networks_section
+from .overlaps import overlap_section
+from .quota_plot import quota_view
+from .repeats import repeat_bars
 from .scores import scores_section
 from .section import Section, Titled, first_shown
 from .verdict import judge, verdict
@@ -46,24 +62,26 @@ def _sections(report: Report) -> Iterator[Section]:
         yield looks_section(report.looks)
     if report.funnels:
         yield _funnels(report)
+    if report.overlap and report.overlap.subsets:
+        yield overlap_section(report.overlap)
+    if report.leakage:
+        yield leakage_section(report.leakage)
     if report.histograms or report.commonest or report.score_facts:
         yield scores_section(report)
     if report.learned:
         yield learned_section(report.learned)
     if by_subset := subset_galleries(report.galleries):
         groups = [Titled(name, [Titled(v.filter, v) for v in views]) for name, views in by_subset.items()]
-        lede = "Examples of what each filter dropped, beside what it kept. Captions are shown as they were found; "
-        lede += "characters that hide or reorder text appear as marks."
+        lede = (
+            "Examples of what each filter dropped, beside what it kept: at random, and where the decision was close. "
+        )
+        lede += "Captions are shown as they were found; characters that hide or reorder text appear as marks."
         content = {"groups": groups, "start": first_shown(groups, report)}
         yield Section("galleries", "Galleries", "Galleries", lede, content)
     if report.truth:
         yield _truth(report)
-    if maps := [m for m in report.clusters if m.clusters]:
-        plots = [clusters_plot(m, f"plot-clusters-{i}") for i, m in enumerate(maps)]
-        lede = "Each bubble is a cluster of embeddings; its area is the number of rows that entered, its colour the "
-        lede += "share kept. Distances on the plane are only roughly those in the embedding space."
-        pairs = [Titled(p.title, (m, p)) for m, p in zip(maps, plots, strict=True)]
-        yield Section("clusters", "Cluster map", "Clusters", lede, {"maps": pairs}, plots)
+    if report.quotas or any(m.clusters for m in report.clusters):
+        yield _clusters(report)
     if report.stages and report.stages.stages:
         yield _stages(report.stages)
     if report.provenance:
@@ -163,12 +181,42 @@ def _pool(report: Report) -> Section:
     return Section("pool", "Pool", "Pool", lede, content)
 
 
+def _clusters(report: Report) -> Section:
+    maps = [m for m in report.clusters if m.clusters]
+    plots = [clusters_plot(m, f"plot-clusters-{i}") for i, m in enumerate(maps)]
+    quotas = [quota_view(quotas, f"plot-quotas-{i}") for i, quotas in enumerate(report.quotas)]
+    lede = "What filters kept of each cluster or group. "
+    if maps:
+        lede += "On the map each bubble is a cluster of embeddings; its area is the number of rows that entered, its "
+        lede += "colour the share kept. Distances on the plane are only roughly those in the embedding space."
+    content = {
+        "maps": [Titled(p.title, (m, p)) for m, p in zip(maps, plots, strict=True)],
+        "quotas": [Titled(v.title, v) for v in quotas],
+    }
+    plots += [v.plot for v in quotas if v.plot is not None]
+    return Section("clusters", "Clusters and quotas" if quotas else "Cluster map", "Clusters", lede, content, plots)
+
+
 def _funnels(report: Report) -> Section:
     colors = arm_colors(report)
     panels = [Titled(f.subset, f) for f in report.funnels]
-    lede = "Every row of the pool ends in exactly one place: kept, or dropped by one filter for one reason."
-    content = {"panels": panels, "colors": colors, "meanings": report.meanings, "start": first_shown(panels, report)}
+    lede = "Every row of the pool ends in exactly one place: kept, or dropped by one filter for one reason. A row that "
+    lede += "several filters would drop counts for the first of them."
+    content = {
+        "panels": panels,
+        "colors": colors,
+        "meanings": report.meanings,
+        "start": first_shown(panels, report),
+        "made": {f.subset: _made(report, f) for f in report.funnels},
+        "repeats": {f.subset: repeat_bars(f.repeats) for f in report.funnels if max(f.repeats, default=1) > 1},
+    }
     return Section("funnel", "Subsets", "Subsets", lede, content)
+
+
+def _made(report: Report, funnel: Funnel) -> list[tuple[FilterFacts, list[tuple[str, str]]]]:
+    """What the filters of a subset say of themselves, in their order."""
+    facts = {f.filter: f for f in report.filter_facts if funnel.subset in (f.subset, *f.also)}
+    return [(facts[s.label], fact_lines(facts[s.label].facts)) for s in funnel.steps if s.label in facts]
 
 
 def _truth(report: Report) -> Section:

@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ...errors import ConfigError, CurateError
 from ...shards import storage
@@ -65,7 +66,7 @@ def find_samples(config: Config, plan: Plan, uid: str) -> list[dict[str, Any]]:
                 sample: dict[str, Any] = {"shard": shard.name, "row": row, "fields": fields, "scores": {}, "fates": {}}
                 for stage in plan.of(ScoreStage):
                     artifact = folder.artifact(stage)
-                    if artifact.is_done():
+                    if stage.inputs["pool"] is plan.named("pool") and artifact.is_done():  # not of a target set
                         table = storage.local(storage.join(artifact.data, f"{shard.name}.parquet"))
                         sample["scores"] |= _row(db, table, row)
                 for subset in plan.of(SubsetStage):
@@ -90,35 +91,30 @@ def _row(db: duckdb.DuckDBPyConnection, table: str, row: int) -> dict[str, Any]:
 
 def _print(sample: dict[str, Any], out: Console) -> None:
     fields = sample["fields"]
-    out.print(f"sample {fields['uid']}  (shard {sample['shard']}, row {sample['row']})", markup=False)
+    out.print(f"sample {fields['uid']}  (shard {sample['shard']}, row {sample['row']})", markup=False, emoji=False)
     width = max(map(len, (*SHOWN, *sample["scores"])))
     for name in SHOWN:
         if fields.get(name) not in (None, ""):
-            out.print(f"  {name:{width}} {_visible(fields[name])}", markup=False, soft_wrap=True)
+            out.print(f"  {name:{width}} {visible(fields[name])}", markup=False, emoji=False, soft_wrap=True)
     for name, value in sample["scores"].items():
-        out.print(f"  {name:{width}} {_number(value)}", markup=False, soft_wrap=True)
+        out.print(f"  {name:{width}} {_number(value)}", markup=False, emoji=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("subset", "fate", "filter", "reason", "value"):
         table.add_column(column)
     for name, fate in sample["fates"].items():
         kept = f"kept x{fate['times']}" if fate["times"] > 1 else "kept"
-        table.add_row(
-            name,
-            kept if fate["kept"] else "dropped",
-            fate["dropped_by"] or "",
-            _visible(fate["reason"] or ""),
-            _number(fate["value"]),
-        )
+        cells = (name, kept if fate["kept"] else "dropped", fate["dropped_by"], fate["reason"])
+        table.add_row(*(Text(visible(cell or "")) for cell in cells), _number(fate["value"]))
     out.print(table)
 
 
 def _number(value: Any) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
-    return "" if value is None else _visible(value)
+    return "" if value is None else visible(value)
 
 
-def _visible(value: Any) -> str:
+def visible(value: Any) -> str:
     """Text from the web without the control characters that could drive a terminal."""
     text = str(value)
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -19,6 +19,7 @@ from ...eval.report.data import Commonest, Histogram, Split
 from ...shards import storage
 from ...shards.shard import usable
 from ..decisions import read_decision
+from .cuts import group_thresholds, lines
 from .source import Link, RunData
 from .truth import Truth
 
@@ -175,9 +176,9 @@ def _split(run: RunData, link: Link, column: str, values: list[np.ndarray], coun
         keep = decision["keep"].to_numpy()
         kept.append(reached[keep])
         dropped.append(reached[~keep])
-    bounds = facts.get("bounds") or [facts.get("threshold")]
-    thresholds = [float(t) for t in bounds if t is not None]
-    return Split(link.subset, thresholds, count(kept), count(dropped))
+    again = sum(other.subset == link.subset and _cut_column(other) == column for other in run.distinct_links) > 1
+    groups = len(group_thresholds(facts))
+    return Split(link.subset, lines(facts), count(kept), count(dropped), link.label if again else "", groups)
 
 
 def _commonest(run: RunData, column: str, masks: Sequence[np.ndarray]) -> Commonest | str:

@@ -2,65 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
-from ...eval.report.data import Card, Gallery, Picture
+from ...eval.report.data import Card, Gallery, Pair, Picture
 from ...shards.images.image import ImageError, read_size
 from ...shards.shard import IMAGE_EXTENSIONS
-from ..decisions import read_decision
+from .examples import Example, examples
+from .pairs import originals
 from .source import Link, RunData
 from .truth import Truth
 
 MIMES = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 MAX_PICTURE_BYTES = 200_000  # larger ones would make the page heavy; the card then has no picture
+NEAREST = 8  # samples on either side of a threshold, and pairs of copies, at most
 
 
 def galleries(run: RunData, truth: Truth | None) -> list[Gallery]:
-    """Examples of every filter's decisions, drawn at random from the run's seed."""
+    """Examples of every filter's decisions: drawn at random from the run's seed, next to its threshold, and copies."""
     size = run.config.report.gallery
     return [_gallery(run, link, truth, size) for link in run.distinct_links] if size else []
 
 
 def _gallery(run: RunData, link: Link, truth: Truth | None, size: int) -> Gallery:
-    rng = np.random.Generator(np.random.Philox(key=run.config.seed))
-    part_of, row_of, keep, value, reason = [], [], [], [], []
-    for i, shard in enumerate(run.shards):
-        decision = read_decision(link.artifact.data, shard.name)
-        row_of.append(decision["row"].to_numpy())
-        part_of.append(np.full(len(decision), i))
-        keep.append(decision["keep"].to_numpy())
-        value.append(decision["value"].to_numpy())
-        reason.append(decision["reason"].to_numpy())
-    parts, rows, kept = np.concatenate(part_of), np.concatenate(row_of), np.concatenate(keep)
-    values, reasons = np.concatenate(value), np.concatenate(reason).tolist()
+    facts = link.artifact.summary["facts"]
+    found = examples(run, link.artifact.data, facts, size, run.config.seed)
+    few = min(size, NEAREST)
 
-    def cards(candidates: np.ndarray) -> list[Card]:
-        chosen = np.sort(rng.permutation(candidates)[:size])
-        return [_card(run, int(parts[c]), int(rows[c]), float(values[c]), reasons[c] or "", truth) for c in chosen]
+    def cards(chosen: Sequence[Example]) -> list[Card]:
+        return [_card(run, example, truth) for example in chosen]
 
-    dropped_at, kept_at = np.flatnonzero(~kept), np.flatnonzero(kept)
+    copies = found.dropped[:few]
+    pairs = [
+        Pair(_card(run, copy, truth), _card(run, original, truth))
+        for copy, original in zip(copies, originals(run, link, copies), strict=True)
+        if original is not None
+    ]
     return Gallery(
         link.subset,
         link.label,
-        cards(dropped_at),
-        cards(kept_at),
-        len(dropped_at),
-        len(kept_at),
+        cards(found.dropped),
+        cards(found.kept),
+        found.dropped_total,
+        found.kept_total,
+        just_dropped=cards(found.just_dropped[:few]),
+        just_kept=cards(found.just_kept[:few]),
+        pairs=pairs,
     )
 
 
-def _card(run: RunData, index: int, row: int, value: float, reason: str, truth: Truth | None) -> Card:
-    shard = run.shards[index]
-    fields = shard.read_table(["uid", "caption", "url", "key"]).take(pa.array([row])).to_pylist()[0]
+def _card(run: RunData, example: Example, truth: Truth | None) -> Card:
+    shard = run.shards[example.part]
+    fields = shard.read_table(["uid", "caption", "url", "key"]).take(pa.array([example.row])).to_pylist()[0]
     return Card(
         uid=fields["uid"],
         caption=fields["caption"] or "",
         url=fields["url"] or "",
-        picture=_picture(run, index, fields["key"]),
-        value=value if np.isfinite(value) else None,
-        reason=reason,
-        note=truth.of(index).describe(row) if truth else "",
+        picture=_picture(run, example.part, fields["key"]),
+        value=example.value if np.isfinite(example.value) else None,
+        reason=example.reason,
+        note=truth.of(example.part).describe(example.row) if truth else "",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from ...eval.report.data import Cluster, ClusterMap, Funnel, FunnelStep, Pool
 from ...shards.shard import METADATA, SUCCESS
 from ..decisions import read_decision
 from ..stages.filtering import FETCH
+from .filters import cluster_counts, repeats
 from .source import Link, RunData, short_options
 from .truth import Truth
 
@@ -58,7 +60,7 @@ def funnels(run: RunData) -> list[Funnel]:
                 FunnelStep(link.label, counts["entered"], counts["kept"], counts["reasons"], short_options(link.filter))
             )
         samples = run.named("subset")[subset].summary["samples"]
-        found.append(Funnel(subset, summary["rows"], steps, samples))
+        found.append(Funnel(subset, summary["rows"], steps, samples, repeats=repeats(run, subset)))
     return found
 
 
@@ -67,23 +69,24 @@ def cluster_maps(run: RunData, truth: Truth | None) -> list[ClusterMap]:
     found = []
     for link in run.distinct_links:
         clusters = link.artifact.summary["facts"].get("clusters", [])
-        if not clusters or "x" not in clusters[0]:
+        clusters = [c for c in clusters if isinstance(c, Mapping) and c.get("size")]
+        if not clusters or any(c.get(key) is None for c in clusters for key in ("cluster", "x", "y")):
             continue
-        captions, digits = _members(run, link, len(clusters), truth)
+        counted = cluster_counts(run, link)
+        captions, digits = _members(run, link, 1 + max(c["cluster"] for c in clusters), truth)
         placed = [
             Cluster(
                 id=c["cluster"],
                 x=c["x"],
                 y=c["y"],
-                size=c["size"],
-                kept=c["kept"],
-                d_intra=c["d_intra"],
-                d_inter=c["d_inter"],
+                size=c["size"] if counted is None else int(counted[0][c["cluster"]]),
+                kept=c["kept"] if counted is None else int(counted[1][c["cluster"]]),
+                d_intra=c.get("d_intra"),
+                d_inter=c.get("d_inter"),
                 label=digits[c["cluster"]] or f"{c['cluster']}",
                 examples=captions[c["cluster"]],
             )
             for c in clusters
-            if c["size"]
         ]
         label = "label: the digit most often shown, by the truth" if truth else "label: number of the cluster"
         found.append(ClusterMap(link.subset, link.label, placed, label))
@@ -100,7 +103,7 @@ def _members(run: RunData, link: Link, k: int, truth: Truth | None) -> tuple[lis
             continue
         rows, groups = decision["row"].to_numpy(), decision["group"].to_numpy()
         texts = shard.read_table(["caption"])["caption"]
-        for group in np.unique(groups[groups >= 0]):
+        for group in np.unique(groups[(groups >= 0) & (groups < k)]):
             mine = rows[groups == group]
             room = EXAMPLES - len(captions[group])
             captions[group] += [t or "" for t in texts.take(pa.array(mine[:room])).to_pylist()] if room else []

@@ -17,7 +17,9 @@ from ..config import Config
 from .distributions import distributions
 from .encoders import looks
 from .filter_networks import filter_networks
+from .filters import filter_facts, leakage, quotas
 from .galleries import galleries
+from .overlap import overlap
 from .pool import cluster_maps, funnels, language_column, pool_section
 from .results import curves, results
 from .scores import learned_scores, score_facts
@@ -65,6 +67,28 @@ MEANINGS = {
     "over_quota": "its concept is represented enough",
     "no_embedding": "has no embedding",
     "not_drawn": "not drawn at random",
+    "same_file": "the same file as an evaluation image",
+    "same_pixels": "the same pixels as an evaluation image",
+    "near_hash": "its perceptual hash is near that of an earlier picture, or of an evaluation image",
+    "near_embedding": "nearly the same as an evaluation image, to the encoder",
+    "same_hash": "the same perceptual hash as an earlier picture",
+    "condition": "the condition is not true",
+    "null": "the condition has no value",
+    "function": "the function said no",
+    "outside": "outside of the interval",
+    "inside": "inside of the interval",
+    "not_among_top": "not among the best",
+    "no_quota": "its group has no quota",
+    "no_group": "belongs to no group",
+    "no_share": "its group has no share",
+    "over_share": "its group has its share",
+    "no_class": "belongs to no class",
+    "no_entry": "names no entry of the list",
+    "not_chosen": "not chosen into the set",
+    "not_in_all": "not in all of the subsets",
+    "in_none": "in none of the subsets",
+    "not_in_first": "not in the first subset",
+    "in_another": "in a subset that is taken away",
     "not_listed": "not in the subset file",
     "listed_for_another_row": "the subset file means another row with this uid",
 }
@@ -108,6 +132,10 @@ def whole_report(config: Config, inputs: Mapping[str, Artifact]) -> Report:
         commonest=columns.commonest,
         learned=learned_scores(run),
         score_facts=score_facts(run, columns.not_drawn),
+        overlap=overlap(run),
+        filter_facts=filter_facts(run),
+        quotas=quotas(run),
+        leakage=leakage(run),
         stages=_stages(run),
         provenance=_provenance(run),
         meanings=MEANINGS,

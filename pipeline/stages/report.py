@@ -16,7 +16,7 @@ class ReportStage(Stage):
     """Write the report. Inputs: every other stage, by role. Files: ``index.html``, ``report.json``."""
 
     kind: ClassVar[str] = "report"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     config: Config = None  # type: ignore[assignment]
 
     def identity(self) -> dict[str, Any]:

@@ -178,12 +178,15 @@ class Simulation:
 
 def make_report() -> Report:
     """The whole page; the same every time."""
-    beside = runpy.run_path(str(Path(__file__).with_name("report_sample_scores.py")))
-    return beside["with_scores"](base_report())
+    report = base_report()
+    for name in ("scores", "subsets"):
+        beside = runpy.run_path(str(Path(__file__).with_name(f"report_sample_{name}.py")))
+        report = beside[f"with_{name}"](report)
+    return report
 
 
 def base_report() -> Report:
-    """The page without the sections about scores."""
+    """The page without what other files add to it."""
     sim = Simulation()
     faults = sim.faults()
     fetched = ~sim.failed

@@ -83,7 +83,11 @@ def test_nothing_of_the_data_becomes_markup(page: str) -> None:
             assert tag == "img"
             assert re.fullmatch(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/=]+", attributes["src"])
     images = sum(tag == "img" for tag, _ in parsed.elements)
-    cards = sum(c.picture is not None for g in report_sample.make_report().galleries for c in [*g.dropped, *g.kept])
+    cards = 0
+    for g in report_sample.make_report().galleries:
+        paired = [card for pair in g.pairs for card in (pair.dropped, pair.kept)]
+        shown = [*g.dropped, *g.kept, *g.just_dropped, *g.just_kept, *paired]
+        cards += sum(card.picture is not None for card in shown)
     assert images == cards
     shown = "".join(parsed.text)
     for caption in (report_sample.HOSTILE[0], report_sample.HOSTILE[1], report_sample.HOSTILE[4]):
@@ -209,11 +213,13 @@ SECTION_OF = {
     "pool": "pool",
     "looks": "looks",
     "funnels": "funnel",
+    "overlap": "overlap",
+    "leakage": "leakage",
     "scores": "scores",
     "learned": "learned",
     "galleries": "galleries",
     "truth": "truth",
-    "clusters": "clusters",
+    "groups": "clusters",
     "stages": "stages",
     "provenance": "provenance",
 }
@@ -221,10 +227,12 @@ SECTION_OF = {
 
 @pytest.mark.parametrize("field", [*SECTION_OF, "headline", "notes", "meanings"])
 def test_every_section_is_optional(sample: Report, field: str) -> None:
-    empty = {"meanings": {}, "headline": None}.get(field, None if field in ("pool", "stages", "networks") else ())
+    alone = ("pool", "stages", "networks", "overlap")
+    empty = {"meanings": {}, "headline": None}.get(field, None if field in alone else ())
     if field in ("leaderboard", "provenance"):
         empty = None
-    fields = ("histograms", "commonest", "score_facts") if field == "scores" else (field,)
+    together = {"scores": ("histograms", "commonest", "score_facts"), "groups": ("clusters", "quotas")}
+    fields = together.get(field, (field,))
     report = dataclasses.replace(sample, **dict.fromkeys(fields, empty))
     page = render(report)
     ids = {a["id"] for _, a in Parsed(page).elements if "id" in a}
@@ -257,7 +265,7 @@ def test_figures_are_valid_plotly(sample: Report) -> None:
     plots = [p for s in sections(sample) for p in s.plots]
     assert [p.id for p in plots] == [
         "plot-curves", "plot-networks-0", "plot-networks-1", "plot-score-0-0", "plot-score-0-1",
-        "plot-learned-0", "plot-learned-2", "plot-clusters-0",
+        "plot-learned-0", "plot-learned-2", "plot-clusters-0", "plot-quotas-1",
     ]  # fmt: skip
     for plot in plots:
         drawn = go.Figure(json.loads(re.sub(r"var\(--[a-z0-9-]+\)", "#123456", json.dumps(plot.figure))))

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from curate.eval.report import build_report
+from curate.eval.report import Report, build_report
+from curate.eval.report.data import Header
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -261,6 +262,46 @@ def test_scores_are_read_by_keyboard(browser: Any, url: str) -> None:
         page.locator("#learned [role=tab]").last.focus()
         page.keyboard.press("Home")
         assert page.locator("#learned table.weights").first.is_visible()
+        assert visit.overflow() <= 0
+        visit.check_quiet()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_thirty_subsets_are_read_on_a_phone_by_keyboard(browser: Any, tmp_path: Path, scheme: str) -> None:
+    spec = importlib.util.spec_from_file_location("subsets", Path(__file__).with_name("report_sample_subsets.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    thirty = Report(Header("thirty"), overlap=module.many_subsets(30))
+    with Visit(browser, Path(build_report(thirty, str(tmp_path))).as_uri(), PHONE, scheme) as visit:
+        page = visit.page
+        assert visit.overflow() <= 0
+        assert page.evaluate(CONTRAST) == []
+        page.locator("#overlap [role=tab]").first.focus()
+        page.keyboard.press("End")
+        page.keyboard.press("Tab")
+        box = page.locator("#overlap .box:focus")
+        assert "Jaccard" in (box.get_attribute("aria-label") or "")
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(300)  # the page's policy lets no polling expression run
+        assert page.evaluate("document.activeElement.scrollLeft") > 0
+        assert box.locator("tbody th").nth(1).inner_text().endswith("</td><script>window.pwned=1</script>")
+        assert box.locator("tbody th").first.evaluate("e => e.getBoundingClientRect().left") >= 0  # names stay in sight
+        assert box.locator("tbody td").count() == 900
+        visit.check_quiet()
+
+
+def test_close_calls_and_pairs_are_shown(browser: Any, url: str) -> None:
+    with Visit(browser, url, PHONE, "light") as visit:
+        page = visit.page
+        page.locator("#galleries [role=tab]:visible", has_text="exact_dedup").click()
+        assert page.locator("#galleries .twins > li:visible").count() == 5
+        page.locator("#galleries [role=tab]:visible", has_text="top_fraction").click()
+        titles = page.locator("#galleries .side h4:visible").all_inner_texts()
+        assert [t.split(" 12")[0].split(" 6")[0] for t in titles] == ["just dropped", "just kept", "dropped", "kept"]
+        page.locator("#funnel .how summary:visible").click()
+        assert "</td><script>window.pwned=1</script>" in page.locator("#funnel .how:visible").inner_text()
         assert visit.overflow() <= 0
         visit.check_quiet()
 
