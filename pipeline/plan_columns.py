@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import ConfigError
-from ..filters.base import Reads
+from ..filters.base import Reads, Scorer
 from ..pretrain.detectors.text_boxes import text_boxes_model
 from ..pretrain.models import modalities_of, model_identity
 from ..registry import nearest, unknown
@@ -86,6 +86,8 @@ class ColumnPlanner:
         start, weights = option.train.start, ""
         if start in self.config.encoders:
             other = self.config.encoders[start]
+            if other.model is None:
+                raise ConfigError(f"encoders.{name}.train.start: {start!r} has no weights of its own")
             if other.train:
                 inputs["start"] = self.trained(start)
                 start = None
@@ -228,7 +230,7 @@ class ColumnPlanner:
         files += [model_identity(model) for model in option.architectures()]
         encoders = {}
         for encoder in option.encoders():
-            if "text" not in self.modalities(encoder):
+            if isinstance(option, Scorer) and "text" not in self.modalities(encoder):
                 raise ConfigError(f"{where}: the encoder {encoder!r} reads no prompts; it embeds pictures only")
             encoders[encoder], training, weights = self.encoder_at(encoder)
             inputs |= {f"encoder/{encoder}": stage for stage in training.values()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -70,7 +70,7 @@ def look_at_images(work: Work, look: Look) -> dict[str, dict[str, Any]]:
     """Do a stage's part of the pass, and its companions', for all shards of its pool that lack it; results by shard."""
     pool = work.inputs["pool"]
     shards = shards_of(pool)
-    along = [(c.stage.look_along(c.inputs), c.artifact) for c in work.companions]  # type: ignore[attr-defined]
+    along = [(cast(Looking, c.stage).look_along(c.inputs), c.artifact) for c in work.companions]
     parts = {shard.name: (shard, look, along) for shard in shards}
     resources = Resources()
     if parts.keys() - work.artifact.finished_parts() and any(one.wants_gpu() for one in (look, *(a for a, _ in along))):
