@@ -1,6 +1,6 @@
 """Where every row stands in its cluster: nearest or furthest from the centroid, or in a random order.
 
-What concept clusters and prototypes share: one assignment, one shuffle of 28 bytes a row, one count. Quotas then decide
+What concept clusters and prototypes share: one assignment, one shuffle of 30 bytes a row, one count. Quotas then decide
 by rank alone, and nothing row-sized passes through the driver.
 """
 
@@ -16,6 +16,7 @@ from .centroids import Centroids
 from .draw import uid_hash
 from .nearest import Device, emit_clusters
 
+PARTS_PER_BUCKET = 16  # clusters share a bucket: a shuffle costs by parts x buckets, and 20 rows a slice are too few
 DISTANCE_STEP = 2.0**-24  # every distance is a multiple of it (see nearest.assign)
 Select = Literal["hard", "easy", "random"]
 
@@ -46,7 +47,8 @@ def rank_in_clusters(
         select: hard = furthest from the centroid first, easy = nearest first, random = by a hash with `purpose`.
     """
     k = len(centroids)
-    routed = pool.shuffle(_emit, _reduce, k, column, centroids, select, pool.seed, purpose, device)
+    buckets = min(k, max(1, len(pool.parts) // PARTS_PER_BUCKET))
+    routed = pool.shuffle(_emit, _reduce, buckets, column, centroids, select, pool.seed, purpose, device, buckets)
     counted = pool.map(_count, routed, k)
     sizes = np.sum([c[0] for c in counted], axis=0)
     steps = np.sum([c[1] for c in counted], axis=0)
@@ -57,9 +59,18 @@ def rank_in_clusters(
 
 
 def _emit(
-    part: Part, column: str, centroids: Centroids, select: Select, seed: int, purpose: str, device: Device
+    part: Part,
+    column: str,
+    centroids: Centroids,
+    select: Select,
+    seed: int,
+    purpose: str,
+    device: Device,
+    buckets: int,
 ) -> Emitted:
-    return emit_clusters(part, column, centroids, with_rows=False, device=device)
+    sent = emit_clusters(part, column, centroids, with_rows=False, device=device)
+    cluster = sent.bucket.astype(np.uint16 if len(centroids) <= 2**16 else np.int32)  # 16 bits sort in linear time
+    return Emitted(sent.bucket % buckets, sent.rows, sent.uids, {**sent.values, "cluster": cluster})
 
 
 def _reduce(
@@ -71,15 +82,19 @@ def _reduce(
     seed: int,
     purpose: str,
     device: Device,
+    buckets: int,
 ) -> dict[str, np.ndarray]:
-    distance = rows["distance"]
+    distance, cluster = rows["distance"], rows["cluster"]
     if select == "random":
         order = np.argsort(uid_hash(rows["uids"], seed, purpose), kind="stable")
     else:
         order = np.argsort(-distance if select == "hard" else distance, kind="stable")
+    order = order[np.argsort(cluster[order], kind="stable")]
+    ordered = cluster[order].astype(np.int32)
+    opens = np.flatnonzero(np.diff(ordered, prepend=-1))
     rank = np.empty(len(order), np.int32)
-    rank[order] = np.arange(len(order), dtype=np.int32)
-    return {"cluster": np.full(len(order), bucket, np.int32), "rank": rank, "distance": distance}
+    rank[order] = np.arange(len(order)) - np.repeat(opens, np.diff(opens, append=len(order)))
+    return {"cluster": cluster.astype(np.int32), "rank": rank, "distance": distance}
 
 
 def _count(part: Part, routed: Routed, k: int) -> tuple[np.ndarray, np.ndarray, int]:

@@ -25,8 +25,10 @@ import numpy as np
 from pydantic import Field
 
 from .base import FILTERS, Decision, Emitted, Filter, Part, Pool, Routed
+from .centroids import Centroids
+from .cluster_options import ClusterOptions
 from .draw import uid_hash
-from .kmeans import compact, emit_clusters, fit_centroids, unit
+from .nearest import Device, compact, emit_clusters, unit
 
 TILE_ROWS, TILE_COLUMNS = 1024, 256
 BLOCK_BYTES = 2**26  # of float32 rows
@@ -55,18 +57,15 @@ class Similarities:
 
 
 @FILTERS.register
-class SemanticDedup(Filter):
+class SemanticDedup(ClusterOptions, Filter):
     """Drop near-duplicates by cosine similarity inside k-means clusters (SemDeDup)."""
 
     catches: ClassVar[tuple[str, ...]] = ("exact_copy", "near_copy")
     type: Literal["semantic_dedup"] = "semantic_dedup"
     encoder: str = Field(description="Encoder whose embeddings are compared.")
     modality: Literal["image", "text"] = Field("image", description="Compare images or captions.")
-    clusters: int = Field(100, ge=1, description="k-means clusters; about 1,000-10,000 samples each is fast.")
     epsilon: float = Field(0.07, ge=0, le=1, description="Drop above cosine similarity 1 - epsilon; larger drops more.")
     keep: Order = Field("hard", description="Who survives: hard = furthest from its centroid, easy = nearest, random.")
-    iterations: int = Field(100, ge=1, description="k-means iterations, at most.")
-    points_per_centroid: int = Field(256, ge=1, description="Samples per cluster that k-means is trained on, at most.")
 
     def columns(self) -> list[str]:
         return [f"{self.encoder}.{self.modality}"]
@@ -77,11 +76,11 @@ class SemanticDedup(Filter):
 
     def fit(self, pool: Pool) -> Similarities:
         column = self.columns()[0]
-        centroids = fit_centroids(pool, column, self.clusters, self.iterations, self.points_per_centroid)
+        centroids = self.fit_clusters(pool, column)
         if not len(centroids):
             return Similarities(None, (), np.zeros(0, np.int64), np.zeros(0, np.int64), 0, 0, "")
         k = len(centroids)
-        places = pool.shuffle(_emit_places, _reduce_places, k, column, centroids.vectors, self.keep, pool.seed)
+        places = pool.shuffle(_emit_places, _reduce_places, k, column, centroids, self.keep, self.device, pool.seed)
         sizes = np.sum(pool.map(_sizes, places, k), axis=0)
         blocks = Blocks.of(sizes, max(1, BLOCK_BYTES // (4 * centroids.vectors.shape[1])))
         routed: list[Routed] = [pool.shuffle(_emit_blocks, _reduce_block, blocks.total, column, places, blocks, None)]
@@ -169,12 +168,18 @@ def _similarity(part: Part, state: Similarities) -> tuple[np.ndarray, np.ndarray
     return largest, cluster
 
 
-def _emit_places(part: Part, column: str, vectors: np.ndarray, keep: Order, seed: int) -> Emitted:
-    return emit_clusters(part, column, vectors, with_rows=False)
+def _emit_places(part: Part, column: str, centroids: Centroids, keep: Order, device: Device, seed: int) -> Emitted:
+    return emit_clusters(part, column, centroids, with_rows=False, device=device)
 
 
 def _reduce_places(
-    bucket: int, rows: dict[str, np.ndarray], column: str, vectors: np.ndarray, keep: Order, seed: int
+    bucket: int,
+    rows: dict[str, np.ndarray],
+    column: str,
+    centroids: Centroids,
+    keep: Order,
+    device: Device,
+    seed: int,
 ) -> dict[str, np.ndarray]:
     order = survivor_order(rows["distance"], rows["uids"], keep, seed)
     place = np.empty(len(order), np.int64)
