@@ -44,7 +44,7 @@ def test_explain_names_filter_and_value(reference_run):
 
 
 def _labels(artifact):
-    return len(json.loads((artifact / "artifact.json").read_text())["identity"]["labels"]) == 5
+    return len(json.loads((artifact / "artifact.json").read_text())["identity"]["labels"]) == 6
 
 
 def test_status_of_a_finished_run(reference_run):
