@@ -5,7 +5,7 @@ install:            ## everything for development, in the active environment
 	pip install -c constraints.txt -e '.[dev]' && pre-commit install
 
 test:               ## all tests
-	pytest
+	pytest -n 2 --dist loadfile
 
 quick:              ## tests without whole runs and browsers
 	pytest -m "not slow and not browser"
