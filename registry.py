@@ -16,9 +16,10 @@ from .errors import ConfigError
 
 
 class Options(BaseModel):
-    """Base of all option classes: immutable, and unknown keys are errors."""
+    """Base of all option classes: immutable, unknown keys are errors, and what is dumped can be read again (an option
+    whose name a method has taken goes by its alias in both directions)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, serialize_by_alias=True)
 
 
 T = TypeVar("T", bound=Options)

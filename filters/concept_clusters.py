@@ -12,6 +12,7 @@ cluster gets the mean complexity of the others and a quota of 0.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self
 
@@ -124,9 +125,9 @@ class Clustered(Budgeted, ClusterOptions, Filter):
             raise DataError(f"{self.type}: {budget} samples asked for, but only {rows} have an embedding")
         return budget
 
+    @abstractmethod
     def quotas(self, sizes: np.ndarray, budget: int, complexities: np.ndarray) -> np.ndarray:
         """Rows that each cluster keeps, ``(k,) int64``, of `sizes`."""
-        raise NotImplementedError
 
     def fit(self, pool: Pool) -> Concepts:
         return self._fit(pool)[0]

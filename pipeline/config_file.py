@@ -181,12 +181,16 @@ def _known_keys(schema: dict[str, Any], location: Path_) -> list[str]:
             node = definitions[node["$ref"].rsplit("/", 1)[-1]]
         return node
 
+    def members(node: dict[str, Any]) -> list[dict[str, Any]]:
+        """The node, and all that it may be: an optional union is a union in a union."""
+        inner = [members(resolve(m)) for m in (*node.get("anyOf", ()), *node.get("oneOf", ()))]
+        return [node, *(m for found in inner for m in found)]
+
     nodes = [resolve(schema)]
     for key in location:
         found: list[dict[str, Any]] = []
         for node in nodes:
-            members = [resolve(m) for m in (*node.get("anyOf", ()), *node.get("oneOf", ()))]
-            for option in [node, *members]:
+            for option in members(node):
                 properties = option.get("properties", {})
                 if key in properties:
                     found.append(resolve(properties[key]))
@@ -201,7 +205,6 @@ def _known_keys(schema: dict[str, Any], location: Path_) -> list[str]:
         nodes = found or nodes
     names: list[str] = []
     for node in nodes:
-        names += node.get("properties", {})
-        for member in (*node.get("anyOf", ()), *node.get("oneOf", ())):
-            names += resolve(member).get("properties", {})
+        for member in members(node):
+            names += member.get("properties", {})
     return list(dict.fromkeys(names))

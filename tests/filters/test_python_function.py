@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from curate.errors import ConfigError, DataError
 from curate.filters.memory import MemoryContext
+from curate.filters.python_filter import PythonFilter
+from curate.filters.scorers.import_scores import ImportScores
 from curate.filters.scorers.python_function import PythonFunction, load, read_source
 from curate.shards import storage
 
@@ -191,3 +193,12 @@ def test_a_worker_elsewhere_gets_the_source_along(beside, tmp_path_factory):
     done = subprocess.run([sys.executable, "-c", program], input=source, cwd=folder, capture_output=True, check=False)
     assert done.stdout.decode().strip() == "[3.0]", done.stderr.decode()
     assert os.getcwd() == str(beside)
+
+
+def test_options_can_be_read_again_from_what_is_written_down():
+    for cls, more in ((PythonFunction, {}), (PythonFilter, {}), (ImportScores, {"path": "x.parquet"})):
+        named = {"function": "m:f"} if cls is not ImportScores else {}
+        option = cls.model_validate({**named, **more, "columns": ["a"]})
+        written = option.model_dump(mode="json")
+        assert written["columns"] == ["a"]
+        assert cls.model_validate(written) == option

@@ -186,6 +186,18 @@ def test_a_users_function_is_part_of_the_fingerprint(tmp_path):
         ),
         ({"encoders": {"x": {"of": "rn", "mask_text": True}}}, "unknown encoder 'rn'"),
         ({"encoders": {"x": {"model": "RN-mini-32"}}}, "exactly one of"),
+        (
+            {
+                "scores": {
+                    "m": {
+                        "type": "mix",
+                        "columns": ["x"],
+                        "learn": {"type": "m_flyt", "downstream": "digits", "step": 4},
+                    }
+                }
+            },
+            "did you mean 'steps'",
+        ),
         ({"scores": {"p": {"type": "python", "function": "nowhere:f", "columns": ["caption"]}}}, "nowhere"),
         ({"scores": {"a": {"type": "aesthetic", "encoder": "rn", "weights": "gone.npz"}}}, "gone.npz"),
     ],
