@@ -280,3 +280,31 @@ def _wait_for_parts(driver: subprocess.Popen, workdir: Path, more: int) -> None:
     before, deadline = receipts(), time.monotonic() + 60
     while driver.poll() is None and receipts() < before + more and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+def test_scores_that_train_and_a_filter_of_the_users_reach_the_report(tmp_path):
+    make_files(tmp_path)
+    pool = digits_pool(tmp_path / "pool", shards=2, rows=40)
+    (tmp_path / "keep.py").write_text(
+        "import pyarrow.compute as pc\n\n\ndef keep(t):\n    return pc.less(t['hard'], 5)\n"
+    )
+    training = {"downstream": "digits", "steps": 3, "batch_size": 16, "downstream_batch": 16}
+    scores = {
+        "rn_score": SCORES["rn_score"],
+        "words": SCORES["words"],
+        "learned": {
+            "type": "mix",
+            "columns": ["rn_score", "words"],
+            "learn": {"type": "m_flyt", "encoder": "rn", **training},
+        },
+        "head": {"type": "flyt", "features": "rn", "train": {"model": "RN-mini-32", **training}},
+        "hard": {"type": "el2n", "label": "caption", "seeds": 1, "epochs": 1},
+    }
+    chosen = [{"type": "python", "function": f"{tmp_path}/keep.py:keep", "columns": ["hard"]}]
+    more = {"encoders": {"rn": encoders(tmp_path)["rn"]}, "targets": {}, "subsets": {"kept": chosen}}
+    run(config(tmp_path, scores, pool={"source": {"type": "shards", "path": str(pool)}}, **more))
+    workdir = tmp_path / "runs"
+    for name in ("learned", "head", "hard"):
+        assert np.isfinite(column(workdir, name)).sum() > 60
+    report = json.loads((workdir / "scored" / "report" / "report.json").read_text())
+    assert "keep.py:keep" in json.dumps(report)
