@@ -87,7 +87,7 @@ class Concepts:
 
 
 class Clustered(Budgeted, ClusterOptions, Filter):
-    """Base of filters that give every cluster a quota; subclasses say how (`quotas`)."""
+    """Base of filters that cluster the pool and keep a budget of it."""
 
     encoder: str = Field(description="Encoder whose embeddings define the clusters.")
     modality: Literal["image", "text"] = Field("image", description="Cluster images or captions.")
@@ -124,6 +124,10 @@ class Clustered(Budgeted, ClusterOptions, Filter):
         if budget > rows:
             raise DataError(f"{self.type}: {budget} samples asked for, but only {rows} have an embedding")
         return budget
+
+
+class WithQuotas(Clustered):
+    """Base of filters that give every cluster a quota; subclasses say how (`quotas`)."""
 
     @abstractmethod
     def quotas(self, sizes: np.ndarray, budget: int, complexities: np.ndarray) -> np.ndarray:
@@ -164,7 +168,7 @@ class Clustered(Budgeted, ClusterOptions, Filter):
 
 
 @FILTERS.register
-class ConceptClusters(Clustered):
+class ConceptClusters(WithQuotas):
     """Keep a share of every concept, more of the complex ones (density-based pruning)."""
 
     type: Literal["concept_clusters"] = "concept_clusters"

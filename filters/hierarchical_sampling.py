@@ -86,11 +86,11 @@ class HierarchicalSampling(Clustered):
             )
         return budget
 
-    def fit(self, pool: Pool) -> Sampled:  # type: ignore[override]
+    def fit(self, pool: Pool) -> Sampled:
         centroids, resampled = self._leaves(pool)
         return self._sample(pool, centroids, resampled, centroids.facts())
 
-    def fit_in(self, context: Context) -> Sampled:  # type: ignore[override]
+    def fit_in(self, context: Context) -> Sampled:
         centroids, resampled = self._leaves(context.pool)
         return self._sample(context.pool, centroids, resampled, kept(context, centroids))
 
@@ -140,7 +140,7 @@ class HierarchicalSampling(Clustered):
         complexities = complexity(ranks.intra, inter)
         return Concepts(ranks.routed, ranks.sizes, quotas, ranks.intra, inter, complexities, place, ranks.without, made)
 
-    def decide(self, part: Part, state: Sampled) -> Decision:  # type: ignore[override]
+    def decide(self, part: Part, state: Sampled) -> Decision:
         concepts = state.concepts
         columns = concepts.routed.of(part) if concepts.routed is not None else {"found": np.zeros(len(part), bool)}
         found = columns["found"]
@@ -153,7 +153,7 @@ class HierarchicalSampling(Clustered):
         group = np.where(found, cluster, -1)
         return Decision(times > 0, columns["distance"], reason, np.maximum(times, 1).astype(np.int32), group)
 
-    def describe(self, state: Sampled) -> dict[str, Any]:  # type: ignore[override]
+    def describe(self, state: Sampled) -> dict[str, Any]:
         top = [{"samples": t, "rows": n} for t, n in state.shares]
         return state.concepts.facts() | {
             "samples": int(state.targets.sum()),

@@ -14,12 +14,12 @@ from typing import Literal
 import numpy as np
 
 from .base import FILTERS
-from .concept_clusters import Clustered
+from .concept_clusters import WithQuotas
 from .quotas import round_quotas
 
 
 @FILTERS.register
-class Prototypes(Clustered):
+class Prototypes(WithQuotas):
     """Drop the most typical samples of every cluster, the same share of each (D4)."""
 
     type: Literal["prototypes"] = "prototypes"
