@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from torch import nn
+
+from ..features import Features
+from ..world import World
 
 
 class Objective(Protocol):
-    """A loss over one batch of pairs, and the constraint that the model keeps after every step."""
+    """A loss over the features of one batch."""
 
-    def loss(self, image: torch.Tensor, text: torch.Tensor, model: nn.Module) -> torch.Tensor:
-        """Scalar loss of paired, L2-normalised features ``(b, d) float32``; row i of both is one sample."""
-        ...
+    def terms(self, features: Features, world: World) -> dict[str, torch.Tensor]:
+        """This process's part of each term of the loss, scalars by name, weights applied.
 
-    def after_step(self, model: nn.Module) -> None:
-        """Bring the model's own scalars (the logit scale...) back into their range."""
+        Their sum over terms and processes is the loss of the whole batch; so a mean over the batch divides by
+        `features.total`, not by this process's number of samples. With processes that have no samples it must still
+        take part in every exchange.
+        """
         ...
