@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from ..errors import ConfigError
 from ..shards import storage
 from ..shards.evalset import EvalSet, EvalSplit
-from .features import Features, TextFeatures, image_features, text_hash
+from .features import ClassScores, Features, TextFeatures, embedded, has_head, text_hash
 from .metrics import Outcomes, confusion_matrix, most_confused, per_class_table
 from .statistics import wilson
 from .suites import EvalContext, Suite, SuiteResult
@@ -115,16 +115,19 @@ def evaluate_encoder(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """As `evaluate`, for a model in memory and sets that are open; `name` is the model's in CLIP_benchmark's files."""
+    require(encoder, sets, suites, name)
     text = TextFeatures(encoder)
     todo = sum(len(split) for _, splits in sets for split in splits.values())
     records, described, done = [], [], 0
     for evalset, splits in sets:
         features: dict[str, Features] = {}
+        norms: dict[str, Any] = {}
         for split in splits.values():
             step = _shifted(progress, done, todo)
-            features[split.name] = image_features(encoder, evalset, split, cache_dir, step)
+            features[split.name], norms[split.name] = embedded(encoder, evalset, split, cache_dir, step)
             done += len(split)
-        context = EvalContext(evalset, features.__getitem__, text)
+        scores = ClassScores(encoder, norms.__getitem__) if has_head(encoder) else None
+        context = EvalContext(evalset, features.__getitem__, text, scores)
         for suite in suites:
             result = suite.evaluate(context)
             path = f"outcomes/{evalset.name}.{suite.label}.parquet"
@@ -143,6 +146,24 @@ def evaluate_encoder(
     tables = {"per_class", "confusion", "most_confused"}
     short = [{k: v for k, v in record.items() if k not in tables} for record in records]
     return {"encoder": encoder.digest, "results": short}
+
+
+def require(encoder: Encoder, sets: Sets, suites: Sequence[Suite], name: str) -> None:
+    """Raise ConfigError if the model lacks what a suite needs: told before the first image is embedded."""
+    classes: tuple[str, ...] = encoder.head.classes if has_head(encoder) else ()  # type: ignore[attr-defined]
+    for suite in suites:
+        if "text" in suite.needs and "text" not in getattr(encoder, "modalities", ("image", "text")):
+            raise ConfigError(
+                f"the suite {suite.label!r} compares pictures with texts, and {name} is an image model; "
+                "evaluate it with knn, linear_probe or, if it has a classifier, supervised"
+            )
+        if "head" in suite.needs and not classes:
+            raise ConfigError(
+                f"the suite {suite.label!r} needs a model with a classifier and names of its classes, and {name} has "
+                "none; name the folder of a supervised training"
+            )
+        for evalset, _ in sets:
+            suite.check_set(evalset, classes)
 
 
 def _shifted(progress: Progress | None, done: int, todo: int) -> Progress | None:

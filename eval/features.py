@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,35 @@ class Features(NamedTuple):
     labels: np.ndarray
 
 
+def has_head(encoder: Encoder) -> bool:
+    """Whether the model classifies by itself, with named classes."""
+    return getattr(encoder, "head", None) is not None
+
+
+class ClassScores:
+    """Logits of a model that classifies, from cached features; nothing is embedded again.
+
+    Attributes:
+        classes: names of the model's classes, in the order of its logits.
+    """
+
+    def __init__(self, encoder: Encoder, norms: Callable[[str], np.ndarray]) -> None:
+        """
+        Args:
+            encoder: a model that `has_head`.
+            norms: split name -> lengths of its features before they were normalised, ``(n,) float32``.
+        """
+        self._head: Any = encoder.head  # type: ignore[attr-defined]
+        self._norms = norms
+        self.classes: tuple[str, ...] = self._head.classes
+
+    def blocks(self, split: str, image: np.ndarray, rows: int) -> Iterator[np.ndarray]:
+        """Logits ``(b, classes) float32`` of the split's features `image`, `rows` samples at a time, in order."""
+        norms = self._norms(split)
+        for start in range(0, len(image), rows):
+            yield self._head.logits(image[start : start + rows], norms[start : start + rows])
+
+
 def image_features(
     encoder: Encoder,
     evalset: EvalSet,
@@ -44,26 +73,47 @@ def image_features(
     """Features and labels of a split, from the cache if they are there.
 
     Args:
-        encoder: the model; of it only `digest`, `dim`, `precision`, `encode_images` and `encode_texts` are used here.
+        encoder: the model; of it only `digest`, `dim`, `precision`, `encode_images` and `encode_texts` are used here,
+            and `head` and `encode_pooled` of one that classifies.
         cache_dir: folder of ``features-<key>.npy``; None = compute, keep nothing.
         progress: called with (images done, images).
 
     Raises:
         DataError: the split is empty, an image cannot be decoded, a feature is not a number, a cached file is broken.
     """
+    return embedded(encoder, evalset, split, cache_dir, progress)[0]
+
+
+def embedded(
+    encoder: Encoder,
+    evalset: EvalSet,
+    split: EvalSplit,
+    cache_dir: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Features, np.ndarray | None]:
+    """As `image_features`, and the lengths ``(n,) float32`` that features of a model with a head had before."""
     if not len(split):
         raise DataError(f"{evalset.folder}: split {split.name!r} holds no sample")
-    path = storage.join(cache_dir, f"features-{_key(encoder, evalset, split)}.npy") if cache_dir else None
-    if path and storage.exists(path):
+    key = _key(encoder, evalset, split)
+    path, beside = (
+        storage.join(cache_dir, f"{kind}-{key}.npy") if cache_dir else None for kind in ("features", "norms")
+    )
+    norms = None
+    if path and beside and storage.exists(path) and (not has_head(encoder) or storage.exists(beside)):
         image = _read(path, (len(split), encoder.dim))
+        norms = _read(beside, (len(split),)) if has_head(encoder) else None
     else:
         image = _embed(encoder, evalset, split, progress)
-        if path:
-            with storage.publishing(path) as temporary, open(temporary, "wb") as file:
-                np.save(file, image)
+        if has_head(encoder):
+            norms = np.sqrt(np.einsum("nd,nd->n", image, image))
+            image /= np.maximum(norms, 1e-12)[:, None]
+        for file_path, values in ((beside, norms), (path, image)):
+            if file_path and values is not None:
+                with storage.publishing(file_path) as temporary, open(temporary, "wb") as file:
+                    np.save(file, values)
     if progress:
         progress(len(split), len(split))
-    return Features(image, split.labels)
+    return Features(image, split.labels), norms
 
 
 def _key(encoder: Encoder, evalset: EvalSet, split: EvalSplit) -> str:
@@ -71,7 +121,7 @@ def _key(encoder: Encoder, evalset: EvalSet, split: EvalSplit) -> str:
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
-def _read(path: str, shape: tuple[int, int]) -> np.ndarray:
+def _read(path: str, shape: tuple[int, ...]) -> np.ndarray:
     try:
         image = np.load(storage.local(path))
     except (ValueError, EOFError) as error:
@@ -88,7 +138,8 @@ def _embed(
     for start in range(0, len(split), CHUNK):
         files = [split.image(i) for i in range(start, min(start + CHUNK, len(split)))]
         try:
-            image[start : start + len(files)] = encoder.encode_images(files)
+            encode: Any = encoder.encode_pooled if has_head(encoder) else encoder.encode_images  # type: ignore[attr-defined]
+            image[start : start + len(files)] = encode(files)
         except ImageError as error:
             raise _broken_image(evalset, split, start, files, error) from error
         if progress:

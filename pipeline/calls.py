@@ -26,10 +26,13 @@ class Resources:
     """What one call needs besides a worker.
 
     Attributes:
-        gpus: GPUs per worker; 0 runs on the CPU workers.
+        gpus: GPUs per process; 0 runs on the CPU workers.
+        processes: that do the call together, see `group.py`; each gets a `Member` as its last argument if there are
+            several.
     """
 
     gpus: float = 0.0
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Call:
 
     Attributes:
         priority: calls with a larger one are started first.
+        scratch: a folder that all machines see, for the files of engines that need some; may be missing.
     """
 
     label: str
@@ -45,6 +49,7 @@ class Call:
     arguments: tuple[Any, ...] = ()
     resources: Resources = Resources()
     priority: int = 0
+    scratch: str = ""
 
 
 @dataclass
@@ -137,15 +142,25 @@ def peak_bytes_now() -> int:
 
 
 class InlineEngine:
-    """Runs every call in this process, in the caller's thread, one at a time."""
+    """Runs every call in this process, in the caller's thread, one at a time.
+
+    Calls of several processes are the exception: they run in worker processes, because one process cannot be two.
+
+    Args:
+        attempts: how often such a call is started before it is given up because a process of it died.
+    """
 
     workers = 1
 
-    def __init__(self) -> None:
+    def __init__(self, attempts: int = 3) -> None:
         self._lock = threading.Lock()
         self._closed = False
+        self._attempts = attempts
+        self._groups: Engine | None = None
 
     def submit(self, call: Call) -> Future[Outcome]:
+        if call.resources.processes > 1:
+            return self._engine_of_groups().submit(call)
         future: Future[Outcome] = Future()
         with self._lock:
             if self._closed:
@@ -154,8 +169,20 @@ class InlineEngine:
                 future.set_result(execute(call.function, call.arguments))
         return future
 
+    def _engine_of_groups(self) -> Engine:
+        from .processes import ProcessEngine
+
+        with self._lock:
+            if self._groups is None:
+                self._groups = ProcessEngine(1, self._attempts, preload=())
+                if self._closed:
+                    self._groups.close()
+            return self._groups
+
     def gpus(self) -> int:
         return 0  # nothing is handed out: a call sees what this process sees
 
     def close(self) -> None:
         self._closed = True
+        if self._groups is not None:
+            self._groups.close()

@@ -19,6 +19,7 @@ from ..registry import Options, unknown
 from ..shards.sources import SOURCES
 from ..shards.sources.base import IngestOptions, Source
 from .config_file import ConfigFile
+from .sweep_config import SweepConfig
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
@@ -132,6 +133,9 @@ class PretrainConfig(Options):
     batch_size: int | None = Field(None, ge=1, description="Overrides the recipe's batch size.")
     seeds: int = Field(1, ge=1, description="Trainings per subset; they differ in initialisation and order.")
     subsets: Literal["all"] | list[str] = Field("all", description="Subsets to train on.")
+    sweep: SweepConfig | None = Field(
+        None, description="Train on nested sizes, at several budgets or models, too, and fit how quality grows."
+    )
 
     def effective_recipe(self) -> Any:
         """The recipe with this section's overrides."""
@@ -218,6 +222,7 @@ class Config(Options):
         for section, names in (
             ("release.subsets", self.release.subsets if self.release else []),
             ("pretrain.subsets", self.trained_subsets()),
+            ("pretrain.sweep.subsets", self.swept_subsets()),
             ("eval.control", [self.eval.control] if self.eval and self.eval.control else []),
         ):
             for name in names:
@@ -258,6 +263,12 @@ class Config(Options):
         if wanted == "all":
             return [name for name, encoder in self.encoders.items() if encoder.model]
         return list(wanted)
+
+    def swept_subsets(self) -> list[str]:
+        """Names of the subsets whose sizes or budgets are swept over."""
+        if not self.pretrain or not self.pretrain.sweep:
+            return []
+        return self.pretrain.sweep.subsets or self.trained_subsets()
 
     def trained_subsets(self) -> list[str]:
         """Names of the subsets that are trained on, in the config's order."""

@@ -6,6 +6,8 @@ two sources over one demo web. The order is such that every stage comes after it
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ..errors import ConfigError
@@ -19,6 +21,7 @@ from ..shards import storage
 from ..shards.sources.base import IngestOptions, Source
 from .config import Config
 from .plan_columns import ROW_TABLE, ColumnPlanner, share_image_passes
+from .plan_sweep import plan_sweep
 from .stage import Stage
 from .stages.evaluation import BUILTIN, EvalSetStage, EvalStage
 from .stages.filtering import FilterStage, SubsetStage
@@ -39,6 +42,8 @@ class Planner:
         self.subsets: dict[str, SubsetStage] = {}
         self.chains: dict[str, list[FilterStage]] = {}
         self.building: list[str] = []
+        self.budget = config.pretrain.samples_seen if config.pretrain else None
+        self.at_other_budgets: dict[tuple[int | None, str], tuple[SubsetStage, list[FilterStage]]] = {}
         self.columns = ColumnPlanner(config, self.add, self.ingest, self.subset)
         self.options = IngestOptions.model_validate(config.pool.model_dump(include=set(IngestOptions.model_fields)))
 
@@ -70,8 +75,9 @@ class Planner:
         trained = {name: self.pretrain(name) for name in c.trained_subsets()}
         evaluated = {name: self.evaluate(name, stage) for name, stage in trained.items()} if c.eval else {}
         networks = {name: self.evaluate_encoder(name) for name in c.measured_encoders()}
+        swept = plan_sweep(self)
         share_image_passes(self.stages.values())
-        self.add(self.report(trained, evaluated, networks, released))
+        self.add(self.report(trained, evaluated, networks, released, swept))
         return list(self.stages.values())
 
     def ingest(self, where: str, sources: dict[str, Source], several: bool = False) -> PoolStage:
@@ -96,24 +102,53 @@ class Planner:
         return self.add(PoolStage(f"{where}pool", pools))
 
     def subset(self, name: str) -> SubsetStage:
-        if name not in self.subsets:
-            marker = f"subset {name}"
-            if marker in self.building:
-                raise ConfigError(f"subsets: {name!r} is made from itself")
-            self.building.append(marker)
-            options = {filter_label(i, option): option for i, option in enumerate(self.config.subsets[name])}
-            if cleaned := self.decontamination(name):
-                options = {"0-decontaminate": cleaned, **options}
-            chain: list[FilterStage] = []
-            for label, option in options.items():
-                chain.append(self.filter(name, label, option, chain[-1] if chain else None))
-            inputs: dict[str, Stage] = {"pool": self.pool}
-            inputs |= {f"filter/{i:02d}": stage for i, stage in enumerate(chain)}
-            labels = tuple(options)
-            self.chains[name] = chain
-            self.subsets[name] = self.add(SubsetStage(f"subset/{name}", inputs, labels=labels))
-            self.building.remove(marker)
-        return self.subsets[name]
+        """A subset, as the current budget makes it."""
+        return self.subset_and_chain(name)[0]
+
+    def subset_and_chain(self, name: str) -> tuple[SubsetStage, list[FilterStage]]:
+        """A subset and its filters, as the current budget makes them."""
+        main = self.config.pretrain is None or self.budget == self.config.pretrain.samples_seen
+        if main and name in self.subsets:
+            return self.subsets[name], self.chains[name]
+        if not main and (self.budget, name) in self.at_other_budgets:
+            return self.at_other_budgets[self.budget, name]
+        marker = f"subset {name}"
+        if marker in self.building:
+            raise ConfigError(f"subsets: {name!r} is made from itself")
+        self.building.append(marker)
+        options = {filter_label(i, option): option for i, option in enumerate(self.config.subsets[name])}
+        if cleaned := self.decontamination(name):
+            options = {"0-decontaminate": cleaned, **options}
+        chain: list[FilterStage] = []
+        for label, option in options.items():
+            chain.append(self.filter(name, label, option, chain[-1] if chain else None))
+        inputs: dict[str, Stage] = {"pool": self.pool}
+        inputs |= {f"filter/{i:02d}": stage for i, stage in enumerate(chain)}
+        stage = self.add(SubsetStage(f"subset/{name}{self.at}", inputs, labels=tuple(options)))
+        self.building.remove(marker)
+        if main:
+            self.chains[name], self.subsets[name] = chain, stage
+        else:
+            self.at_other_budgets[self.budget, name] = stage, chain
+        return stage, chain
+
+    @contextmanager
+    def at_budget(self, samples_seen: int) -> Iterator[None]:
+        """Plan subsets for a training of another length: `auto` filters keep what suits it, the others what they did.
+
+        What does not depend on the length is the same stage as ever.
+        """
+        before, self.budget = self.budget, samples_seen
+        try:
+            yield
+        finally:
+            self.budget = before
+
+    @property
+    def at(self) -> str:
+        """What names of subsets made for another budget end with."""
+        main = self.config.pretrain is None or self.budget == self.config.pretrain.samples_seen
+        return "" if main else f"/seen-{self.budget}"
 
     def decontamination(self, subset: str) -> Decontaminate | None:
         """What comes before a subset's own filters when evaluation sets are named: nobody is tested on what they saw.
@@ -138,8 +173,8 @@ class Planner:
     def filter(self, subset: str, label: str, option: Filter, previous: FilterStage | None) -> FilterStage:
         where = f"subsets.{subset}.{label}"
         if isinstance(option, ForTraining) and option.wants_budget:
-            if self.config.pretrain:
-                option = option.with_budget(self.config.pretrain.samples_seen)
+            if self.budget is not None:
+                option = option.with_budget(self.budget)
             option.seen()  # raises if nobody said
         inputs, encoders, files = self.columns.needs(option, where, self.pool, "")
         if previous is not None:
@@ -149,7 +184,7 @@ class Planner:
             inputs["like"] = self.subset(like)
         return self.add(
             FilterStage(
-                f"subset/{subset}/{label}",
+                f"subset/{subset}{self.at}/{label}",
                 inputs,
                 filter=option,
                 seed=self.config.seed,
@@ -158,17 +193,26 @@ class Planner:
             )
         )
 
-    def pretrain(self, subset: str) -> PretrainStage:
+    def pretrain(
+        self,
+        subset: str,
+        name: str = "",
+        made: SubsetStage | None = None,
+        model: str | None = None,
+        samples_seen: int | None = None,
+    ) -> PretrainStage:
+        """The training on a subset; the other arguments are what a point of a sweep has of its own."""
         option = self.config.pretrain
         assert option is not None
+        model = model or option.model
         return self.add(
             PretrainStage(
-                f"pretrain/{subset}",
-                {"pool": self.pool, "subset": self.subset(subset)},
-                model=option.model,
-                model_identity=model_identity(option.model),
+                name or f"pretrain/{subset}",
+                {"pool": self.pool, "subset": made or self.subset(subset)},
+                model=model,
+                model_identity=model_identity(model),
                 recipe=option.effective_recipe(),
-                samples_seen=option.samples_seen,
+                samples_seen=samples_seen or option.samples_seen,
                 seed=self.config.seed,
                 seeds=option.seeds,
             )
@@ -239,6 +283,7 @@ class Planner:
         evaluated: dict[str, EvalStage],
         networks: dict[str, EvalStage],
         released: list[ReleaseStage],
+        swept: dict[str, Stage],
     ) -> ReportStage:
         inputs: dict[str, Stage] = {"pool": self.pool}
         inputs |= {f"score/{name}": stage for name, stage in self.columns.scores_of(self.pool).items()}
@@ -249,7 +294,7 @@ class Planner:
         inputs |= {f"pretrain/{name}": stage for name, stage in trained.items()}
         inputs |= {f"eval/{name}": stage for name, stage in evaluated.items()}
         inputs |= {f"network/{name}": stage for name, stage in networks.items()}
-        inputs |= {f"release/{s.title}": s for s in released}
+        inputs |= {f"release/{s.title}": s for s in released} | swept
         for stage in self.pool.inputs.values():
             if "prepare" in stage.inputs:
                 inputs["prepare"] = stage.inputs["prepare"]

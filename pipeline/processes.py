@@ -10,6 +10,10 @@ worker prints is kept, not shown; the last lines, and where a hung call hung, go
 given up. A worker lives as long as the engine, with what it has loaded, unless its memory after a call is more than
 its share of the machine's: then it is replaced, for the price of a fork and of loading again. There is no limit by
 number of calls.
+
+A call of several processes (`local_group.py`) gets fresh workers beside the others, at most as many at a time as there
+are CPU workers, though always one such call. One that waits for GPUs goes first: workers that have some give them back
+after the call that they are at.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ import cloudpickle
 from ..errors import CurateError
 from .calls import Call, Outcome, Resources
 from .gpus import GpuShares, may_have_gpus, visible_gpus
+from .local_group import LocalGroup
 from .worker_process import WorkerHost, WorkerLost, WorkerProcess
 
 PRELOAD = (
@@ -78,15 +83,19 @@ class _Pool:
     def take(self) -> _Job:
         return heapq.heappop(self.pending)[2]
 
+    def waits_for_gpus(self) -> bool:
+        return bool(self.resources.gpus and self.pending and not self.starting and self.slots < self.size)
+
 
 @dataclass(eq=False)
 class _Slot:
-    """Room for one worker, its thread, and the GPUs that are its own."""
+    """Room for one worker or one group of them, its thread, and the GPUs that are its own, by process."""
 
     pool: _Pool
-    gpus: tuple[str, ...] = ()
+    gpus: list[tuple[str, ...]]
     inbox: queue.SimpleQueue[_Job | None] = field(default_factory=queue.SimpleQueue)  # for an idle one; None: end
     worker: WorkerProcess | None = None
+    group: LocalGroup | None = None
 
 
 class ProcessEngine:
@@ -136,9 +145,7 @@ class ProcessEngine:
             if self._closed:
                 refused = Outcome(error=RuntimeError("the engine is closed"))
             elif pool.size == 0:
-                has = len(self._gpus.free) if self._gpus else 0
-                wants = f"{call.label}: needs {call.resources.gpus:g} GPU per worker"
-                refused = Outcome(error=CurateError(f"{wants}, and this machine has {has}"))
+                refused = Outcome(error=CurateError(f"{call.label}: {self._too_much(call.resources)}"))
             elif pool.idle:
                 pool.idle.pop().inbox.put(job)
             else:
@@ -160,7 +167,7 @@ class ProcessEngine:
         self._host.close()
         for slot in slots:
             slot.inbox.put(None)
-            if (worker := slot.worker) is not None:
+            if (worker := slot.worker or slot.group) is not None:
                 worker.abandon()
         for thread in slots.values():
             thread.join(CLOSE_S)
@@ -171,36 +178,64 @@ class ProcessEngine:
 
     def _pool(self, resources: Resources) -> _Pool:
         if resources not in self._pools:
-            size = self.workers
+            size = self.workers // resources.processes or 1
             if resources.gpus:
                 assert self._gpus is not None
-                size = self._gpus.fits(resources.gpus)
+                size = self._gpus.fits(resources.gpus) // resources.processes
+                if resources.processes > 1 and resources.gpus < 1:
+                    size = 0
             self._pools[resources] = _Pool(resources, size)
         return self._pools[resources]
+
+    def _too_much(self, resources: Resources) -> str:
+        has = len(self._gpus.free) if self._gpus else 0
+        if resources.processes == 1:
+            return f"needs {resources.gpus:g} GPU per worker, and this machine has {has}"
+        if resources.gpus < 1:
+            return f"its {resources.processes} processes cannot share GPUs: give each of them at least one"
+        return f"needs {resources.processes} processes with {resources.gpus:g} GPU each, and this machine has {has}"
 
     def _grow(self, pool: _Pool) -> None:
         """Start workers for calls that wait, as far as there is room."""
         while not self._closed and pool.starting < len(pool.pending) and pool.slots < pool.size:
-            names: tuple[str, ...] = ()
+            shares: list[tuple[str, ...]] = [() for _ in range(pool.resources.processes)]
             if pool.resources.gpus:
-                assert self._gpus is not None
-                names = self._gpus.take(pool.resources.gpus)
-                if not names:  # workers of another kind hold them; one that has nothing to do goes
+                if pool.resources.processes == 1 and self._group_waits():
+                    return
+                shares = self._take_gpus(pool.resources)
+                if not shares:  # workers of another kind hold them; one that has nothing to do goes
                     idle = next((p.idle for p in self._pools.values() if p.resources.gpus and p.idle), None)
                     if idle:
                         idle.pop().inbox.put(None)
                     return
-            slot = _Slot(pool, names)
+            slot = _Slot(pool, shares)
             pool.slots += 1
             pool.starting += 1
-            thread = threading.Thread(target=self._serve, args=(slot,), name="curate-worker", daemon=True)
+            serve = self._serve if pool.resources.processes == 1 else self._serve_group
+            thread = threading.Thread(target=serve, args=(slot,), name="curate-worker", daemon=True)
             self._slots[slot] = thread
             thread.start()
 
+    def _take_gpus(self, resources: Resources) -> list[tuple[str, ...]]:
+        """A share for each process of a call, or nothing at all."""
+        assert self._gpus is not None
+        shares: list[tuple[str, ...]] = []
+        for _ in range(resources.processes):
+            names = self._gpus.take(resources.gpus)
+            if not names:
+                for share in shares:
+                    self._gpus.give_back(share, resources.gpus)
+                return []
+            shares.append(names)
+        return shares
+
+    def _group_waits(self) -> bool:
+        return any(p.resources.processes > 1 and p.waits_for_gpus() for p in self._pools.values())
+
     def _is_wanted(self, slot: _Slot) -> bool:
         """Whether calls of another kind wait for the GPUs of an idle worker."""
-        pools = [p for p in self._pools.values() if p.resources.gpus and p is not slot.pool]
-        return bool(slot.gpus) and any(p.pending and not p.starting and p.slots < p.size for p in pools)
+        others = [p for p in self._pools.values() if p is not slot.pool]
+        return bool(slot.pool.resources.gpus) and any(p.waits_for_gpus() for p in others)
 
     # The threads of the workers.
 
@@ -232,7 +267,8 @@ class ProcessEngine:
     def _start(self, slot: _Slot) -> None:
         """Give the slot a new worker; if that cannot be, all calls of its kind that wait are given up."""
         try:
-            slot.worker = self._host.fork({"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus)} if slot.gpus else {})
+            names = slot.gpus[0]
+            slot.worker = self._host.fork({"CUDA_VISIBLE_DEVICES": ",".join(names)} if names else {})
         except (CurateError, OSError) as error:
             why = error if isinstance(error, CurateError) else CurateError(f"cannot start a worker process: {error}")
             with self._lock:
@@ -245,6 +281,8 @@ class ProcessEngine:
         """The most urgent call; the slot itself if it is idle now, and its inbox is to be watched; None to end."""
         with self._lock:
             if self._closed:
+                return None
+            if slot.pool.resources.gpus and self._group_waits():
                 return None
             if slot.pool.pending:
                 return slot.pool.take()
@@ -277,14 +315,46 @@ class ProcessEngine:
             done.append((job, outcome))
         except WorkerLost as lost:
             self._drop(slot)
-            if job.attempts < self._attempts:
-                self._requeue(job)
-                return
-            error = CurateError(f"{job.call.label}: given up after {job.attempts} attempts: {lost}")
-            seconds = time.perf_counter() - started
-            done.append((job, Outcome(None, error, lost.output, True, job.attempts, seconds)))
+            self._lost(job, lost, time.perf_counter() - started, done)
         except Exception as error:  # noqa: BLE001  (of this side: no memory for the answer, no descriptors left...)
             self._drop(slot)
+            done.append((job, Outcome(error=error, trace=traceback.format_exc(), attempts=job.attempts)))
+
+    def _lost(self, job: _Job, lost: WorkerLost, seconds: float, done: list[tuple[_Job, Outcome]]) -> None:
+        if job.attempts < self._attempts:
+            self._requeue(job)
+            return
+        error = CurateError(f"{job.call.label}: given up after {job.attempts} attempts: {lost}")
+        done.append((job, Outcome(None, error, lost.output, True, job.attempts, seconds)))
+
+    # The threads of groups: each is for one attempt at one call.
+
+    def _serve_group(self, slot: _Slot) -> None:
+        done: list[tuple[_Job, Outcome]] = []
+        try:
+            with self._lock:
+                slot.pool.starting -= 1
+                job = slot.pool.take() if slot.pool.pending else None
+            if job is not None and (job.future.running() or job.future.set_running_or_notify_cancel()):
+                self._attempt_group(slot, job, done)
+        finally:
+            self._leave(slot)
+            if done:
+                _finish(*done.pop())
+
+    def _attempt_group(self, slot: _Slot, job: _Job, done: list[tuple[_Job, Outcome]]) -> None:
+        started = time.perf_counter()
+        job.attempts += 1
+        try:
+            slot.group = LocalGroup(self._host, job.call, slot.gpus, self._timeout)
+            outcome = slot.group.run(_read)
+            outcome.attempts = job.attempts
+            done.append((job, outcome))
+        except WorkerLost as lost:
+            self._lost(job, lost, time.perf_counter() - started, done)
+        except CurateError as error:
+            done.append((job, _stopped(job) if self._closed else Outcome(error=error, attempts=job.attempts)))
+        except Exception as error:  # noqa: BLE001  (arguments that cannot be sent, no memory, no descriptors left...)
             done.append((job, Outcome(error=error, trace=traceback.format_exc(), attempts=job.attempts)))
 
     def _requeue(self, job: _Job) -> None:
@@ -304,8 +374,9 @@ class ProcessEngine:
         with self._lock:
             del self._slots[slot]
             slot.pool.slots -= 1
-            if slot.gpus and self._gpus is not None:
-                self._gpus.give_back(slot.gpus, slot.pool.resources.gpus)
+            if slot.pool.resources.gpus and self._gpus is not None:
+                for names in slot.gpus:
+                    self._gpus.give_back(names, slot.pool.resources.gpus)
             for pool in self._pools.values():
                 self._grow(pool)
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ..errors import CurateError, Interrupted
+from ..pretrain.stopping import Stopped
 from .artifact import Artifact
 from .calls import Call, Engine, InlineEngine, Outcome, Resources
 from .config import ClusterConfig
@@ -24,10 +25,14 @@ from .part import run_bundle, run_part
 from .plan import Plan
 from .progress import Progress
 from .stage import Companion, Stage, Work
+from .stop import StopSign, new_token
 
 T = TypeVar("T")
 STAGES_AT_ONCE = 8
 BUNDLES_PER_WORKER = 3  # so that workers end at about the same time
+GRACE_S = 20.0  # for running trainings to save their state when the run is stopped; schedulers kill after 30 s
+SECOND_SIGNAL_S = 0.5  # signals closer together than this are one
+MAX_STOPS = 1000  # of one call, by signals to its workers' machines
 RECORDED_VERSIONS = ("curate", "torch", "open_clip_torch", "faiss-cpu", "numpy", "pyarrow", "ray", "scikit-learn")
 
 
@@ -43,7 +48,7 @@ class LazyEngine:
         with self._lock:
             if self._engine is None:
                 if self._cluster.address == "inline":
-                    self._engine = InlineEngine()
+                    self._engine = InlineEngine(self._cluster.attempts)
                 elif self._cluster.address == "processes":
                     from .processes import ProcessEngine
 
@@ -71,6 +76,7 @@ class _StageWork(Work):
         self.stage, self.artifact, self.inputs = stage, artifact, inputs
         self.companions = [c for s in stage.companions if (c := runner.companion(s)) is not None]
         self._runner = runner
+        self.sign = StopSign.of(artifact.path, runner.token)
         self.parts = 0
         self.part_seconds = 0.0
         self.peak_bytes = 0
@@ -82,7 +88,8 @@ class _StageWork(Work):
         resources: Resources = Resources(),  # noqa: B008  (immutable)
     ) -> dict[str, dict[str, Any]]:
         def call(names: list[str]) -> Call:
-            return self._call(names[0], run_part, (function, self.artifact, names[0], parts[names[0]]), resources)
+            arguments = (function, self.artifact, names[0], parts[names[0]], self.sign)
+            return self._call(names[0], run_part, arguments, resources, self.artifact.scratch(names[0]))
 
         failures = self._run([[name] for name in self._unfinished(parts)], call)
         return self._results(parts, failures)
@@ -97,7 +104,7 @@ class _StageWork(Work):
     ) -> dict[str, dict[str, Any]]:
         def call(names: list[str]) -> Call:
             label = names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}"
-            arguments = (function, self.artifact, names, [parts[n] for n in names])
+            arguments = (function, self.artifact, names, [parts[n] for n in names], self.sign)
             return self._call(label, run_bundle, arguments, resources)
 
         todo = self._unfinished(parts)
@@ -115,9 +122,11 @@ class _StageWork(Work):
     def gpus(self) -> int:
         return self._runner.engine.get().gpus()
 
-    def _call(self, label: str, function: Any, arguments: tuple[Any, ...], resources: Resources) -> Call:
+    def _call(
+        self, label: str, function: Any, arguments: tuple[Any, ...], resources: Resources, scratch: str = ""
+    ) -> Call:
         height = self._runner.heights[self.stage.name]
-        return Call(f"{self.stage.name} {label}", function, arguments, resources, height)
+        return Call(f"{self.stage.name} {label}", function, arguments, resources, height, scratch)
 
     def _unfinished(self, parts: Mapping[str, tuple[Any, ...]]) -> list[str]:
         """Parts without a receipt, in order; shows how many have one."""
@@ -174,10 +183,12 @@ class _StageWork(Work):
         engine = self._runner.engine.get()
         in_flight: dict[Future[Outcome], int] = {}
         waiting = iter(range(len(calls)))
+        stops = 0
         exhausted = False
         while in_flight or not exhausted:
-            self._runner.check_stop()
-            while not exhausted and len(in_flight) < 2 * engine.workers:
+            if self._runner.stopping():
+                yield from self._stop(in_flight, names)
+            while not exhausted and len(in_flight) < 2 * engine.workers and not self._runner.stopping():
                 i = next(waiting, None)
                 if i is None:
                     exhausted = True
@@ -185,11 +196,39 @@ class _StageWork(Work):
                     in_flight[engine.submit(calls[i])] = i
             done, _ = wait(in_flight, timeout=0.5, return_when=FIRST_COMPLETED)
             for future in done:
-                outcome = future.result()
-                self._runner.check_stop()
-                yield in_flight.pop(future), outcome
+                if self._runner.stopping():
+                    break
+                i, outcome = in_flight.pop(future), future.result()
+                if isinstance(outcome.error, Stopped) and stops < MAX_STOPS:  # its machine is about to be taken away
+                    stops += 1
+                    self._runner.progress.message(f"{calls[i].label}: a signal stopped it; it goes on elsewhere")
+                    in_flight[engine.submit(calls[i])] = i
+                else:
+                    yield i, outcome
             parts = [name for i in in_flight.values() for name in names[i]]
             self._runner.progress.within(self.stage.name, self.artifact, parts)
+
+    def _stop(self, in_flight: dict[Future[Outcome], int], names: list[list[str]]) -> Iterator[tuple[int, Outcome]]:
+        """Give running calls that save their state the time for it, then raise `Interrupted`."""
+        for future in [f for f in in_flight if f.cancel()]:  # those that have not been started
+            del in_flight[future]
+        self._runner.put_up_signs()
+        told = False
+        while in_flight:
+            done, _ = wait(in_flight, timeout=0.2 if told else 0, return_when=FIRST_COMPLETED)
+            for future in done:
+                i, outcome = in_flight.pop(future), future.result()
+                if isinstance(outcome.error, Stopped):
+                    self._runner.progress.message(f"{self.stage.name} {', '.join(names[i])}: {outcome.error}")
+                yield i, outcome
+            left = self._runner.grace_left()
+            if left <= 0 or not self.sign.asking([name for i in in_flight.values() for name in names[i]]):
+                break
+            if not told:
+                text = f"{self.stage.name}: up to {left:.0f} s to save its state; a second signal ends it at once"
+                self._runner.progress.message(text)
+                told = True
+        self._runner.check_stop()
 
 
 def _bundles(names: list[str], weights: Mapping[str, int], most: float) -> list[list[str]]:
@@ -229,14 +268,22 @@ class Runner:
         plan: what to do.
         artifacts: folder of all artifacts of the workdir.
         progress: where progress is shown.
+        grace_s: how long running calls that save their state may take for it when the run is stopped.
     """
 
-    def __init__(self, plan: Plan, artifacts: str, cluster: ClusterConfig, progress: Progress) -> None:
+    def __init__(
+        self, plan: Plan, artifacts: str, cluster: ClusterConfig, progress: Progress, grace_s: float = GRACE_S
+    ) -> None:
         self.plan, self.progress = plan, progress
         self.engine = LazyEngine(cluster, progress.message)
         self._artifacts = artifacts
+        self._grace = grace_s
         self._stop = threading.Event()
+        self._until = 0.0  # when the grace time ends, of `time.monotonic`
         self._signal = 0
+        self.token = new_token()
+        self._signs: set[StopSign] = set()  # of the stages that run; with the lock held
+        self._signs_lock = threading.Lock()
         self.heights = plan.heights()
 
     def artifact(self, stage: Stage) -> Artifact:
@@ -249,6 +296,23 @@ class Runner:
         if not planned or artifact.is_done() or not all(a.is_done() for a in inputs.values()):
             return None
         return Companion(stage, artifact, inputs)
+
+    def stopping(self) -> bool:
+        """Whether the run is to end."""
+        return self._stop.is_set()
+
+    def grace_left(self) -> float:
+        """Seconds that running calls still have to save their state."""
+        return self._until - time.monotonic()
+
+    def put_up_signs(self) -> None:
+        """Ask the running parts of all stages to save and stop."""
+        with self._signs_lock:
+            for sign in self._signs:
+                try:
+                    sign.put_up()
+                except (OSError, CurateError) as error:  # it ends all the same, without what it has not saved
+                    self.progress.message(f"cannot ask parts to stop: {error}")
 
     def check_stop(self) -> None:
         """Raise in a stage's thread once the run is to end."""
@@ -269,6 +333,7 @@ class Runner:
         errors: list[BaseException] = []
         with self._signals() as keep_handlers, ThreadPoolExecutor(STAGES_AT_ONCE, "curate-stage") as pool:
             running: dict[Future[None], Stage] = {}
+            asked = False
             failed: set[str] = set()
             try:
                 while todo or running:
@@ -285,6 +350,9 @@ class Runner:
                     if not running:
                         break
                     keep_handlers()
+                    if self._stop.is_set() and not asked:  # stages may be busy, or call in their own process
+                        self.put_up_signs()
+                        asked = True
                     done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                     for future in done:
                         stage = running.pop(future)
@@ -310,8 +378,15 @@ class Runner:
             names = ", ".join(c.stage.name for c in work.companions)
             self.progress.message(f"{stage.name}: one pass over the pictures also for {names}")
         started = time.perf_counter()
+        with self._signs_lock:
+            self._signs.add(work.sign)
         try:
-            summary = stage.run(work)
+            try:
+                summary = stage.run(work)
+            finally:
+                with self._signs_lock:
+                    self._signs.discard(work.sign)
+                    work.sign.take_down()
             artifact.publish(
                 {
                     "stage": stage.name,
@@ -335,7 +410,9 @@ class Runner:
 
     @contextmanager
     def _signals(self) -> Iterator[Callable[[], None]]:
-        """First Ctrl-C or SIGTERM: stop cleanly. Only in the main thread; elsewhere the caller's handlers stay.
+        """First Ctrl-C or SIGTERM: stop cleanly; a second one: without the grace time for what saves its state.
+
+        Only in the main thread; elsewhere the caller's handlers stay.
 
         Yields a function that takes the signals back from a library which has put a handler of its own before ours
         (Ray's core prints a stack trace, and aborts a process that needs more than three seconds to end).
@@ -344,11 +421,19 @@ class Runner:
             yield lambda: None
             return
 
+        first: list[float] = []
+
         def stop(number: int, _frame: Any) -> None:
             signal.alarm(0)  # the one that such a handler sets
             self._signal = number
-            self._stop.set()
-            self.progress.message("stopping; finished parts are kept")
+            now = time.monotonic()
+            if not self._stop.is_set():
+                first.append(now)
+                self._until = now + self._grace
+                self._stop.set()
+                self.progress.message("stopping; finished parts are kept")
+            elif now - first[0] > SECOND_SIGNAL_S:
+                self._until = now
 
         def keep_handlers() -> None:
             for number in before:

@@ -24,6 +24,8 @@ from typing import Any, ClassVar, TypeVar
 from ..shards import storage
 from .artifact import RECEIPT, Artifact
 from .calls import Resources
+from .group import ALONE, Member
+from .stop import NO_SIGN, StopSign
 
 T = TypeVar("T")
 TELL_EVERY_S = 0.5  # of a part's progress; each time costs 0.15 ms and a new file
@@ -43,20 +45,32 @@ class Task:
         part: name of the part.
         out: folder for finished files; publish into it atomically.
         scratch: this part's folder for resumable state.
+        member: this process's place among those that do the part together; only member 0's result counts, and it
+            alone writes what is written once.
     """
 
     part: str
     out: str
     scratch: str
     progress_file: str = ""
+    sign: StopSign = NO_SIGN
+    member: Member = ALONE
     _told: list[float] = field(default_factory=list, repr=False, compare=False)  # when, at most one entry
 
     def progress(self, done: int, total: int) -> None:
         """Tell the driver how far the part is; may be called for every row, and writes a file now and then."""
         now = time.monotonic()
-        if self.progress_file and not (self._told and now - self._told[0] < TELL_EVERY_S):
+        if self.progress_file and self.member.rank == 0 and not (self._told and now - self._told[0] < TELL_EVERY_S):
             self._told[:] = [now]
             storage.write_bytes(self.progress_file, f"{done} {total}".encode())
+
+    def stopping(self) -> bool:
+        """Whether the run is to stop: save the state in `scratch` and raise `pretrain.stopping.Stopped`.
+
+        A part that has asked once is waited for when the run is stopped, for a grace time; so ask often, or never. It
+        may be called for every row: it looks at most twice a second.
+        """
+        return self.sign.is_up(self.part)
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,9 @@ class Work(ABC):
         self, function: Callable[..., dict[str, Any]], parts: Mapping[str, tuple[Any, ...]], resources: Resources = ...
     ) -> dict[str, dict[str, Any]]:
         """``function(task, *arguments)`` for every part that has no receipt; results of all parts, in part order.
+
+        With ``Resources(processes=N)`` N processes do each part together, see `group.py`: the function runs in all of
+        them, with torch's default process group made, and ``task.member`` says which one it is in.
 
         Raises:
             CurateError: a part failed (after all others were given their chance); names the parts.

@@ -87,7 +87,8 @@ def _exactly(connection: socket.socket, size: int, deadline: float | None = None
 
 def serve(control: int, driver: int, preload: Iterable[str]) -> None:
     """Import `preload`, then fork and kill workers as told on socket `control` until process `driver` is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which then ends us
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, the end of a whole unit: the driver's, which then ends us
+        signal.signal(number, signal.SIG_IGN)
     gc.disable()  # nothing that a module makes as it loads is garbage
     for name in preload:
         # A library that is missing or broken is the business of the call that needs it.
@@ -178,7 +179,8 @@ class _Host:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for number in (signal.SIGCHLD, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
             os.setpgid(0, 0)
             os.dup2(output, 1)
             os.dup2(output, 2)
@@ -249,7 +251,11 @@ def _answer(message: bytearray) -> bytes:
     except Exception as error:  # noqa: BLE001  (a module that only the driver can import, most often)
         why = RuntimeError(f"a worker cannot load the call: {type(error).__name__}: {error}")
         return cloudpickle.dumps(Outcome(error=why, trace=traceback.format_exc()))
-    outcome = execute(function, arguments)
+    return packed(execute(function, arguments))
+
+
+def packed(outcome: Outcome) -> bytes:
+    """An outcome as a pickle; one whose value or error cannot be pickled becomes one that says so."""
     if outcome.error is not None:
         outcome.error = fit_to_travel(outcome.error)
     try:

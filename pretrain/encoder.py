@@ -82,8 +82,8 @@ class Encoder:
         """Load an encoder folder, or a model of open_clip or timm with a local checkpoint. Nothing is downloaded.
 
         Args:
-            model: encoder folder, open_clip model name, shipped model name or model JSON; ``timm:NAME`` or
-                ``timm/NAME`` for an image model of timm's.
+            model: encoder folder, a classifier's folder, open_clip model name, shipped model name or model JSON;
+                ``timm:NAME`` or ``timm/NAME`` for an image model of timm's.
             pretrained: local checkpoint, when `model` is not a folder.
             device: ``auto``, ``cpu``, ``cuda``...
             precision: ``fp32``, ``bf16`` or ``fp16``; ``auto`` is fp32 on a CPU and bf16 on a GPU, where that halves
@@ -96,6 +96,10 @@ class Encoder:
         place = pick_device(device)
         settled = pick_precision(precision, place)
         found = find_encoder(model, pretrained)
+        if found.classifier is not None:
+            from .classifier_encoder import load_classifier
+
+            return load_classifier(found.classifier, place, settled)
         if isinstance(found.spec, TimmSpec):
             from .timm_encoder import load_timm
 

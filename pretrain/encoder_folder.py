@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..shards import storage
+from .classifier_folder import ClassifierFolder, is_classifier_folder, open_classifier_folder
 from .models import CONFIG_FILE, ENCODER_FILE, ModelSpec, resolve_model
 from .timm_names import TimmSpec, is_timm, resolve_timm, timm_weights
 
@@ -31,17 +32,21 @@ class FoundEncoder:
     Attributes:
         spec: its architecture, tokenizer and preprocessing; of timm's image models the name.
         weights: path of the weights, in any form that open_clip (or timm) loads.
+        classifier: the folder, if it is that of an image classifier or of one of timm's models; `spec` is then only
+            its name.
     """
 
     spec: ModelSpec | TimmSpec
     weights: str
+    classifier: ClassifierFolder | None = None
 
 
 def find_encoder(model: str, pretrained: str | None = None) -> FoundEncoder:
     """Where an encoder's files are, without importing torch or reading the weights.
 
     Args:
-        model: an encoder folder; or, with `pretrained`, a model name (``timm:NAME`` for timm's image models).
+        model: an encoder folder, or a classifier's (`classifier_folder.py`); or, with `pretrained`, a model name
+            (``timm:NAME`` for timm's image models).
         pretrained: a local checkpoint of `model`, or an encoder folder with the same architecture (timm: a model
             folder with ``config.json``).
 
@@ -51,6 +56,11 @@ def find_encoder(model: str, pretrained: str | None = None) -> FoundEncoder:
     if is_timm(model):
         image_model = resolve_timm(model)
         return FoundEncoder(image_model, timm_weights(image_model, pretrained))
+    if is_classifier_folder(model):
+        if pretrained is not None:
+            raise ConfigError(f"{model} is a folder with weights of its own; leave out `pretrained`")
+        folder = open_classifier_folder(model)
+        return FoundEncoder(TimmSpec(model, str((folder.timm or {}).get("architecture", ""))), folder.weights, folder)
     spec = resolve_model(model)
     if pretrained is None:
         weights = _weights_in(model)

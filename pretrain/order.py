@@ -4,10 +4,17 @@ Positions count samples since the start of training. Epoch ``e`` covers position
 visits every sample once, in an order of its own; batches run across the border between epochs, so none is short. Any
 position can be asked for directly, so a run resumes at any step, on any number of workers, with the same batches.
 
-The order of an epoch is a keyed Feistel network on just enough bits to number the samples; values that fall beyond
-the last sample are sent through again until they land ("cycle walking", Black & Rogaway, CT-RSA 2002), which keeps it a
-permutation. So nothing the size of the pool is stored, where a shuffled index would take 16 bytes a sample. The price:
-the permutation is pseudo-random instead of uniform over all n! orders, and a batch of 128 costs about 0.2 ms.
+A permutation is a keyed Feistel network on just enough bits to number the samples; values that fall beyond the last
+sample are sent through again until they land ("cycle walking", Black & Rogaway, CT-RSA 2002). So nothing the size of
+the pool is stored, where a shuffled index would take 16 bytes a sample. The price: it is pseudo-random instead of
+uniform over all n! orders, and a batch of 128 costs about 0.2 ms.
+
+Large pools are permuted on two levels, so that disks and object stores see long reads: blocks of `BLOCK` consecutive
+samples are permuted, and windows of `WINDOW` blocks are permuted within. A window is drawn from 256 places all over the
+pool and is read once, block by block, while it lasts: 32,768 samples, a gigabyte or two, which the page cache holds. A
+shuffle buffer of 5,000 samples over shuffled shards mixes the one or two shards that are open. Each epoch begins its
+blocks at another sample, so that other samples are neighbours, and the blocks that fill no window of their own join the
+last one. Pools of less than two windows are one window, and are permuted sample by sample.
 """
 
 from __future__ import annotations
@@ -17,6 +24,8 @@ import numpy as np
 from . import streams
 
 ROUNDS = 8
+BLOCK = 128  # samples that lie, and are read, one after another
+WINDOW = 256  # blocks whose samples are mixed
 
 
 def positions(seed: int, n: int, start: int, stop: int) -> np.ndarray:
@@ -28,9 +37,34 @@ def positions(seed: int, n: int, start: int, stop: int) -> np.ndarray:
     while at < stop:
         epoch, first = divmod(at, n)
         end = min(stop, (epoch + 1) * n)
-        places = np.arange(first, first + end - at, dtype=np.uint64)
-        found[at - start : end - start] = permuted(places, n, streams.key(seed, "order", epoch))
+        found[at - start : end - start] = _of_epoch(seed, n, epoch, first, first + end - at)
         at = end
+    return found
+
+
+def _of_epoch(seed: int, n: int, epoch: int, start: int, stop: int) -> np.ndarray:
+    """Samples at positions ``start..stop-1`` of one epoch."""
+    size = BLOCK * WINDOW
+    windows = n // size
+    if windows < 2:
+        return permuted(np.arange(start, stop, dtype=np.uint64), n, streams.key(seed, "order", epoch))
+    blocks = n // BLOCK
+    first_sample = int(streams.words(streams.key(seed, "shift", epoch), 0, 1, 1)[0, 0]) % n
+    block_stream = streams.key(seed, "blocks", epoch)
+    found = np.empty(stop - start, np.int64)
+    at = start
+    while at < stop:
+        window = min(at // size, windows - 1)
+        begin = window * size
+        end = n if window == windows - 1 else begin + size
+        upto = min(stop, end)
+        places = np.arange(at - begin, upto - begin, dtype=np.uint64)
+        inside = permuted(places, end - begin, streams.key(seed, "window", epoch, window)) + begin
+        block, offset = np.divmod(inside, BLOCK)
+        whole = block < blocks  # the rest is the tail of the last window, shorter than a block
+        block[whole] = permuted(block[whole].astype(np.uint64), blocks, block_stream)
+        found[at - start : upto - start] = (block * BLOCK + offset + first_sample) % n
+        at = upto
     return found
 
 

@@ -105,7 +105,7 @@ def load_timm(spec: TimmSpec, weights: str, device: torch.device, precision: Pre
     except Exception as error:
         reason = str(error).split("\n")[0]
         raise ConfigError(f"timm cannot build {spec.timm_name}: {type(error).__name__}: {reason}") from error
-    _fill(model, weights, spec)
+    fill_but_classifier(model, weights, spec.name)
     known: dict[str, Any] = dict(model.pretrained_cfg)  # type: ignore[arg-type]
     folder = weights.rpartition("/")[0] or "."
     if storage.exists(storage.join(folder, CONFIG_FILE)):  # a model folder of timm's
@@ -113,8 +113,12 @@ def load_timm(spec: TimmSpec, weights: str, device: torch.device, precision: Pre
     return TimmEncoder(model, spec.name, resolve_model_data_config(model, pretrained_cfg=known), device, precision)
 
 
-def _fill(model: Any, weights: str, spec: TimmSpec) -> None:
-    """Load all weights but the classifier's."""
+def fill_but_classifier(model: Any, weights: str, name: str) -> None:
+    """Load all weights but the classifier's into a model of timm's without one; `name` is for messages.
+
+    Raises:
+        ConfigError: the file does not hold the model's weights.
+    """
     from timm.models import load_state_dict
 
     heads = model.pretrained_cfg.get("classifier") or ()
@@ -129,4 +133,4 @@ def _fill(model: Any, weights: str, spec: TimmSpec) -> None:
         model.load_state_dict(body)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"{weights} does not hold the weights of {spec.name}: {reason}") from error
+        raise ConfigError(f"{weights} does not hold the weights of {name}: {reason}") from error

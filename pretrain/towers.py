@@ -26,6 +26,8 @@ from open_clip.transformer import ResidualAttentionBlock, TextTransformer, Trans
 from torch import nn
 
 from .models import Preprocess
+from .resize_positions import features_at_any_size, vision_positions
+from .short_captions import text_features
 
 
 class ImageTower(nn.Module):
@@ -51,8 +53,12 @@ class ImageTower(nn.Module):
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """``(b, 3, h, w) uint8`` on any device -> ``(b, d) float32``, L2-normalised."""
-        pixels = images.to(self.device).float().sub_(self.shift).mul_(self.factor)
-        return F.normalize(self._features(pixels).float(), dim=-1)
+        return F.normalize(self.image_features(images), dim=-1)
+
+    def image_features(self, images: torch.Tensor) -> torch.Tensor:
+        """``(b, 3, h, w) uint8`` on any device -> ``(b, d) float32``, as the tower gives them."""
+        pixels = images.to(self.device, non_blocking=True).float().sub_(self.shift).mul_(self.factor)
+        return self._features(pixels).float()
 
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.model(pixels)
@@ -65,11 +71,15 @@ class Towers(ImageTower):
         model: an open_clip model; its parameters are this module's.
     """
 
-    def __init__(self, model: nn.Module, preprocess: Preprocess) -> None:
+    def __init__(self, model: nn.Module, preprocess: Preprocess, whole_blocks: bool = False) -> None:
+        """
+        Args:
+            whole_blocks: run every block as a whole, because something hooks into it (FSDP).
+        """
         super().__init__(model, preprocess)
         self._text = text_tower(model)
-        self._short_vision = pools_class_token(model.visual)  # type: ignore[arg-type]
-        self._short_text = self._text is not None and _plain(self._text.transformer)
+        self._short_vision = not whole_blocks and pools_class_token(model.visual)  # type: ignore[arg-type]
+        self._short_text = not whole_blocks and self._text is not None and _plain(self._text.transformer)
 
     @property
     def truncates(self) -> bool:
@@ -79,7 +89,8 @@ class Towers(ImageTower):
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:
         if self._short_vision:
             return _class_token_route(self.model.visual, pixels)
-        return self.model.encode_image(pixels)  # type: ignore[operator]
+        features = features_at_any_size(self.model.visual, pixels)
+        return features[0] if isinstance(features, tuple) else features  # CoCa's tower also returns its tokens
 
     def encode_texts(self, tokens: np.ndarray, length: int | None = None) -> torch.Tensor:
         """``(b, context_length) int64`` -> ``(b, d) float32``, L2-normalised.
@@ -88,7 +99,7 @@ class Towers(ImageTower):
             length: what to cut the batch to, where `truncates`; it must hold every end mark. None: the longest's.
         """
         if self._text is None:
-            features = self.model.encode_text(torch.from_numpy(tokens).to(self.device))  # type: ignore[operator]
+            features = text_features(self.model, torch.from_numpy(tokens).to(self.device))
         else:
             features = self._causal_route(self._text, tokens, length)
         return F.normalize(features.float(), dim=-1)
@@ -164,7 +175,8 @@ def pools_class_token(visual: nn.Module) -> bool:
 
 def _class_token_route(visual: Any, pixels: torch.Tensor) -> torch.Tensor:
     x = visual.conv1(pixels).flatten(2).transpose(1, 2)  # (b, patches, width)
-    x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1) + visual.positional_embedding
+    positions = vision_positions(visual, (pixels.shape[-2], pixels.shape[-1]))
+    x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1) + positions
     x = visual.ln_pre(visual.patch_dropout(x))
     *blocks, last = visual.transformer.resblocks
     for block in blocks:

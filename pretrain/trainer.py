@@ -1,42 +1,53 @@
-"""Train one model on one subset: the same inputs and seed give the same bytes, killed and resumed or not.
+"""Train one model on one data set: the same inputs and seed give the same bytes, killed and resumed or not.
 
-The loop is the one place where everything meets: loader (`loader.py`), towers (`towers.py`), loss (`objectives/`),
-AdamW (`optimizer.py`), rate (`schedule.py`), state (`checkpoint.py`). Nothing in it depends on the clock but *when* the
-state is saved. Steps since the last save are done again after a kill: at most `checkpoint_every_s` seconds of work.
-On one CPU thread the result is exact to the bit; another number of threads or a GPU rounds differently.
+The loop is the one place where everything meets: what is trained (`assembly.py`), its batches (`loader.py`), one step
+(`step.py`, `optimizer.py`), the rate (`phases.py`), the state (`checkpoint.py`) and what is left in the end
+(`export.py`). Nothing in it depends on the clock but *when* the state is saved. Steps since the last save are done again
+after a kill: at most `checkpoint_every_s` seconds of work. On one CPU thread and the same number of processes the result
+is exact to the bit; another number of either, or a GPU, rounds differently.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import DataError
-from ..shards import storage
-from . import checkpoint, curves, streams
-from .checkpoint import TrainingState
-from .dataset import SubsetDataset
-from .encoder_folder import WEIGHTS_FILE, find_encoder, write_config, write_record
-from .loader import Loader
-from .models import ModelSpec, build, resolve_model
-from .optimizer import adamw
-from .precision import arithmetic, contained, pick_device
+from . import streams
+from .assembly import Assembly, assemble
+from .checkpoint import Checkpoints, TrainingState, agreed
+from .ema import Ema
+from .export import Finished, checkpoint_value, publish
+from .flops import peak_flops
+from .label_space import LabelSpace
+from .loader import Batch, Loader
+from .locking import stand_still
+from .log_sinks import LiveLog
+from .loss_record import LossRecord
+from .model_card import CardFacts, flat
+from .objectives.logit_scale import clamp
+from .optimizer import build_optimizer, set_rate
+from .parallel import Wrapped
+from .phases import PhasePlan, plan_phases
+from .precision import Precision, arithmetic, contained, pick_device, pick_precision
 from .recipe import Recipe
-from .schedule import learning_rate
-from .tokenizer import tokenizer_for
-from .towers import Towers
-from .weights import load_weights, weights_digest
+from .samples import Samples
+from .snapshots import Snapshots
+from .speed import SpeedMeter
+from .step import Step
+from .stopping import Stopped, StopRequest
+from .token_reduction import kept_patches, shorten
+from .training_inputs import Inputs
+from .validation import Validation
+from .whole_state import whole, whole_state
+from .world import ALONE, World
 
-OPEN_CLIP_CHECKPOINT = "checkpoints/epoch_latest.pt"
+ASK_EVERY = 10  # steps between two questions to all processes whether to save
 
 
 @dataclass(frozen=True)
@@ -48,10 +59,13 @@ class TrainReport:
         samples: per epoch, repeats included; ``distinct`` without repeats.
         epochs: `samples_seen` / `samples`.
         loss: mean over the last logged steps.
-        logit_scale: at the end.
-        parameters: of the model.
-        without_caption: selected rows that have no caption and were left out.
+        logit_scale: at the end; 1 of a model that compares nothing.
+        parameters: of the model; ``trained_parameters`` without locked ones.
+        without_caption: selected rows that have no caption (or label) and were left out.
         corrupt: images that could not be decoded; `replaced`: how often another took their place.
+        skipped_steps: without a finite gradient, left out.
+        validation: the last evaluation on the validation set, if there is one.
+        speed: how fast it was; depends on the clock, and stands in no file of the model.
     """
 
     steps: int
@@ -63,19 +77,25 @@ class TrainReport:
     loss: float
     logit_scale: float
     parameters: int
+    trained_parameters: int
     without_caption: int
     corrupt: int
     replaced: int
+    skipped_steps: int = 0
+    validation: dict[str, float] | None = None
+    speed: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return asdict(self)
+        """As a JSON object, without `speed`."""
+        value = asdict(self)
+        del value["speed"]
+        return value
 
 
 def train(
     recipe: Recipe,
     model: str,
-    dataset: SubsetDataset,
+    dataset: Samples,
     samples_seen: int,
     seed: int,
     out: str,
@@ -85,185 +105,395 @@ def train(
     device: str = "auto",
     progress_every_s: float = 1.0,
     start: str | None = None,
+    world: World = ALONE,
+    stop: Callable[[], bool] | None = None,
+    validation: Samples | None = None,
+    facts: CardFacts | None = None,
 ) -> TrainReport:
-    """Train and write an encoder folder.
+    """Train and write a model's folder.
 
     Args:
         recipe: how.
-        model: name, JSON or folder, see `models.resolve_model`.
+        model: name, JSON or folder, see `models.resolve_model`; or ``timm:NAME`` with a supervised recipe.
         samples_seen: budget, exact; the last batch is smaller if need be.
         seed: of initialisation, order and crops.
-        out: encoder folder to write (`encoder_folder.py`), with ``log.jsonl``, ``tensorboard/`` and
-            ``checkpoints/epoch_latest.pt``, which open_clip loads; ``encoder.json`` comes last.
-        scratch: folder of the resumable state; call again with the same arguments to go on after a kill.
-        threads: CPU threads; part of what the exact bits depend on.
+        out: folder to write: an encoder folder (`encoder_folder.py`) or a classifier's (`classifier_folder.py`), with
+            ``log.jsonl``, ``tensorboard/`` and ``checkpoints/``; its record comes last.
+        scratch: folder of the resumable state and of the live log; call again with the same arguments to go on.
+        threads: CPU threads of torch; part of what the exact bits depend on.
         progress: called with (samples seen, samples to see), about every `progress_every_s` seconds.
         device: ``auto`` = a GPU if there is one.
         start: encoder folder or checkpoint of the same architecture whose weights are trained further.
+        world: this process's place, if several train together; each calls this with the same arguments.
+        stop: asked now and then whether to save the state and stop; SIGTERM asks as well.
+        validation: samples that the model is measured on at snapshots and at the end.
+        facts: for the model card.
 
     Raises:
-        ConfigError: unknown model, or the weights to start from do not fit it.
+        ConfigError: unknown model, or something that it cannot do.
         DataError: the loss is not finite, the images are corrupt, or the scratch folder is another training's.
+        Stopped: it was asked to stop, and its state is saved.
     """
-    spec = resolve_model(model)
-    tokenizer = tokenizer_for(spec.tokenizer, spec.config["text_cfg"])
+    place = pick_device(device)
+    settled = pick_precision(recipe.precision, place)
+    classes = LabelSpace(tuple(dataset.classes)) if recipe.label_options is not None else None
+    assembly = assemble(recipe, model, seed, place, start, classes)
+    plan = plan_phases(
+        recipe.phases,
+        samples_seen,
+        recipe.batch_size,
+        assembly.preprocess.size,
+        assembly.context_length,
+        recipe.crop_scale,
+    )
     loader = Loader(
         dataset,
-        tokenizer,
-        spec.preprocess.size,
-        batch_size=recipe.batch_size,
-        samples_seen=samples_seen,
-        seed=seed,
-        crop_scale=recipe.crop_scale,
+        assembly.tokenizer,
+        assembly.preprocess.size,
+        recipe.batch_size,
+        samples_seen,
+        seed,
         cache_mb=recipe.cache_mb,
+        world=world,
+        threads=recipe.threads or int(place.type == "cuda"),
+        augment=recipe.augment,
+        plan=plan,
+        pin=place.type == "cuda",
     )
-    place = pick_device(device)
-    initial = build(spec, seed)
-    if start:
-        load_weights(initial, find_encoder(model, start).weights, spec.name)
-    inputs = _inputs(recipe, spec, dataset, samples_seen, seed, initial if start else None)
-    with contained(threads, place):
-        towers = Towers(initial, spec.preprocess).to(place)
-        optimizer = adamw(towers.model, recipe)
-        state = checkpoint.restore_state(scratch, inputs, towers.model, optimizer)
-        save = partial(checkpoint.save_state, scratch, inputs, state, towers.model, optimizer)
-        _loop(recipe, towers, optimizer, loader, state, seed, save, progress, progress_every_s)
-    report = TrainReport(
-        steps=state.step,
-        samples_seen=samples_seen,
-        seed=seed,
-        samples=len(dataset),
-        distinct=dataset.distinct,
-        epochs=samples_seen / len(dataset),
-        loss=state.log[-1]["loss"],
-        logit_scale=state.log[-1]["logit_scale"],
-        parameters=sum(p.numel() for p in towers.model.parameters()),
-        without_caption=dataset.without_caption,
-        corrupt=len(state.corrupt),
-        replaced=state.replaced,
-    )
-    _write(out, spec, recipe, towers.model, optimizer, state, report)
-    return report
+    described = {"recipe": recipe.described(), "samples_seen": samples_seen, "seed": seed, "processes": world.size}
+    inputs = Inputs({**described, "data": dataset.identity(), **assembly.identity})
+    run = _Training(recipe, assembly, plan, loader, dataset, world, place, settled, seed)
+    with ExitStack() as stack:
+        stack.enter_context(contained(threads, place))
+        request = stack.enter_context(StopRequest(stop, together=world.size > 1))
+        saves = Checkpoints(
+            scratch,
+            inputs,
+            world,
+            recipe.checkpoint_every_s,
+            recipe.checkpoint_every_steps,
+            recipe.checkpoint_every_s > 0,
+        )
+        stack.enter_context(saves)
+        run.prepare(saves, scratch, validation)
+        live = None
+        if world.rank == 0:
+            options = flat({"model": assembly.name, **described})
+            live = stack.enter_context(LiveLog(scratch, recipe.log, run.state.step, f"{assembly.name} {seed}", options))
+        run.loop(request, live, progress, progress_every_s)
+        return run.finish(out, facts or CardFacts())
 
 
-def _loop(
-    recipe: Recipe,
-    towers: Towers,
-    optimizer: torch.optim.Optimizer,
-    loader: Loader,
-    state: TrainingState,
-    seed: int,
-    save: Callable[[], None],
-    progress: Callable[[int, int], None] | None,
-    progress_every_s: float,
-) -> None:
-    """All steps from `state.step` on; `state` is kept current."""
-    model, objective, device = towers.model, recipe.objective(), towers.device
-    parameters = list(model.parameters())
-    losses = torch.empty(recipe.log_every, device=device)  # of the steps since the last line; read only with it
-    pending = len(state.losses)
-    losses[:pending] = torch.tensor(state.losses)
-    saved = shown = time.monotonic()
-    towers.train()
-    for batch in loader.batches(state.step):
-        torch.manual_seed(streams.key(seed, "step", batch.step) >> 1)  # patch dropout and the like
-        rate = learning_rate(batch.step, loader.steps, recipe.lr, recipe.warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+class _Training:
+    """One training under way."""
 
-        if len(batch.images) == 1:
-            towers.eval()  # one sample has no batch statistics; batch norm would refuse it
-        with arithmetic(device, recipe.precision):
-            image = towers.encode_images(torch.from_numpy(batch.images).permute(0, 3, 1, 2))
-            text = towers.encode_texts(batch.tokens)
-        if len(text) < len(image):
-            text = text[torch.from_numpy(batch.caption).to(device)]
-        loss = objective.loss(image, text, model)
-        loss.backward()
-        if recipe.grad_clip:
-            torch.nn.utils.clip_grad_norm_(parameters, recipe.grad_clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        objective.after_step(model)
+    def __init__(
+        self,
+        recipe: Recipe,
+        assembly: Assembly,
+        plan: PhasePlan,
+        loader: Loader,
+        dataset: Samples,
+        world: World,
+        device: torch.device,
+        precision: Precision,
+        seed: int,
+    ) -> None:
+        self.recipe, self.assembly, self.plan, self.loader = recipe, assembly, plan, loader
+        self.dataset, self.world, self.device, self.precision, self.seed = dataset, world, device, precision, seed
+        self.state = TrainingState()
+        self.skipped_in_a_row = 0
 
-        losses[pending] = loss.detach()
-        pending += 1
-        state.step += 1
-        state.replaced += batch.replaced
-        last = state.step == loader.steps
-        if pending == recipe.log_every or last:
-            window = _finite(losses[:pending].tolist(), state.step, loader.steps)
-            scale = float(model.logit_scale.detach().exp())  # type: ignore[operator, union-attr]
-            state.log.append(
-                {
-                    "step": state.step,
-                    "samples_seen": loader.samples_seen_after(state.step),
-                    "loss": math.fsum(window) / pending,
-                    "lr": rate,
-                    "logit_scale": scale,
-                }
-            )
-            pending = 0
-        now = time.monotonic()
-        if last or now - saved >= recipe.checkpoint_every_s:
-            state.losses = _finite(losses[:pending].tolist(), state.step, loader.steps)
-            state.corrupt = sorted({*state.corrupt, *loader.corrupt})
-            if not last:
-                save()
-            saved = time.monotonic()
-        if progress and (last or now - shown >= progress_every_s):
-            progress(loader.samples_seen_after(state.step), loader.samples_seen)
-            shown = now
+    # --- before the first step
 
+    def prepare(self, saves: Checkpoints, scratch: str, validation: Samples | None) -> None:
+        """Bring everything to where the saved state is."""
+        recipe, assembly = self.recipe, self.assembly
+        network = assembly.network.to(self.device)
+        if recipe.compile:
+            network.compile()
+        self.wrapped = Wrapped(network, self.world, recipe.sharding, self.device)
+        self.network = self.wrapped.network
+        self.optimizer = build_optimizer(self.network, recipe.optimizer, recipe.lr, recipe.weight_decay)
+        self.average = Ema(self.network, recipe.ema) if recipe.ema else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")  # type: ignore[attr-defined]
+        self.snapshots = Snapshots(scratch, recipe.snapshots, self.plan.samples_seen)
+        self.saves = saves
+        self.state = saves.restore(self.network, self.optimizer, self.average)
+        self.record = LossRecord(recipe.log_every, self.device, self.world)
+        notes = self.state.notes
+        self.record.restore(notes.get("terms", []), notes.get("pending", []))
+        if "scaler" in notes:
+            self.scaler.load_state_dict(notes["scaler"])
+        self.step = Step(
+            self.wrapped,
+            assembly.objective,
+            self.world,
+            self.device,
+            lambda: arithmetic(self.device, self.precision),
+            self._before_forward,
+            reads_text=recipe.reads_captions,
+            micro_batch=recipe.micro_batch,
+            teachers=assembly.teachers,
+            scale_loss=self.scaler.scale,
+        )
+        self.validation = None
+        if validation is not None:
+            self.validation = Validation(validation, assembly, self.step, self.world, recipe.batch_size)
+        self.speed = SpeedMeter(
+            scratch if self.world.rank == 0 else "",
+            None,
+            peak_flops(torch.cuda.get_device_name(self.device), self.precision) if self.device.type == "cuda" else None,
+            self.world.size,
+            torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
+        )
 
-def _finite(losses: list[float], step: int, steps: int) -> list[float]:
-    """The losses of the steps that end with `step`, or `DataError` naming the first that is not a number."""
-    for i, loss in enumerate(losses):
-        if not math.isfinite(loss):
-            bad = step - len(losses) + i + 1
+    def _before_forward(self, batch: Batch, number: int, piece: slice) -> None:
+        """Random layers are a function of (seed, step, piece); so are the patches that a phase leaves out."""
+        purpose = () if number == 0 and self.world.rank == 0 else (self.world.rank, number)
+        torch.manual_seed(streams.key(self.seed, "step", batch.step, *purpose) >> 1)
+        patches = self.assembly.patches
+        if patches is None:
+            return
+        patches.kept = None
+        keep = self.plan.span(batch.step).patch_keep
+        if keep < 1:
+            height, width = batch.images.shape[1:3]
+            count = self.assembly.patch_count((height, width))
+            first = batch.first + piece.start
+            kept = kept_patches(self.seed, batch.step, first, max(1, piece.stop - piece.start), count, keep)
+            patches.kept = None if kept is None else torch.from_numpy(kept).to(self.device)
+
+    # --- the loop
+
+    def loop(
+        self,
+        request: StopRequest,
+        live: LiveLog | None,
+        progress: Callable[[int, int], None] | None,
+        progress_every_s: float,
+    ) -> None:
+        """All steps from the state's on."""
+        told = _Pacer(progress_every_s)
+        steps, budget = self.plan.steps, self.plan.samples_seen
+        self._training_mode(True)
+        self.speed.start()
+        waited = self.loader.wait_s
+        for batch in self.loader.batches(self.state.step):
+            before = self.plan.samples_before(batch.step)
+            seen = self.plan.samples_before(batch.step + 1)
+            rate = self.plan.rate(batch.step, self.recipe.schedule, self.recipe.lr, self.recipe.warmup)
+            set_rate(self.optimizer, rate)
+            norm = self._one_step(self._shortened(batch))
+            self.state.step += 1
+            self.state.replaced += batch.replaced
+            waiting, waited = self.loader.wait_s - waited, self.loader.wait_s
+            self.speed.step(batch.total, waiting)
+            last = self.state.step == steps
+            if self.record.count == self.recipe.log_every or last:
+                line = self._line(seen, rate, norm)
+                if live is not None:
+                    live.write("train", line)
+                    live.write("speed", {"step": self.state.step, **self.speed.reading(budget - seen)})
+            if self.snapshots.due(before, seen) or (last and self.validation):
+                self._snapshot(seen, live)
+            stopping = request.requested() and not last
+            if not last and (stopping or self._time_to_save()):
+                self._save()
+            if progress and (last or told.due()):
+                progress(seen, budget)
+            if stopping:
+                self.saves.close()
+                raise Stopped(seen, budget)
+
+    def _one_step(self, batch: Batch) -> torch.Tensor | None:
+        """Gradients and a step of the optimizer; returns the gradient's norm if it was needed."""
+        single = len(batch.images) < 2 and _has_batch_norm(self.network)
+        if single:
+            self._training_mode(False)  # one sample has no batch statistics; batch norm would refuse it
+        terms = self.step.gradients(batch)
+        self.scaler.unscale_(self.optimizer)
+        norm = None
+        if self.recipe.grad_clip or self.recipe.skip_bad_steps:
+            largest = self.recipe.grad_clip or float("inf")
+            norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), largest)
+            norm = whole(norm) if self.wrapped.sharded else norm
+        if self._bad(norm):
+            self.record.add({name: torch.zeros_like(term) for name, term in terms.items()})
+        else:
+            self.scaler.step(self.optimizer)
+            clamp(self.network)
+            if self.average:
+                self.average.after_step(batch.step)
+            self.record.add(terms)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if single:
+            self._training_mode(True)
+        return norm
+
+    def _bad(self, norm: torch.Tensor | None) -> bool:
+        """Whether the step has to be left out; only asked where the recipe allows it, since asking waits for a GPU."""
+        if not self.recipe.skip_bad_steps or norm is None or bool(torch.isfinite(norm)):
+            self.skipped_in_a_row = 0
+            return False
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row > self.recipe.skip_bad_steps:
             raise DataError(
-                f"the loss is {loss} at step {bad} of {steps}; "
+                f"{self.skipped_in_a_row} steps in a row, up to step {self.state.step + 1}, had no finite gradient; "
                 "lower the recipe's lr, lengthen its warmup or set grad_clip"
             )
-    return losses
+        self.state.notes["skipped"] = self.state.notes.get("skipped", 0) + 1
+        return True
+
+    def _shortened(self, batch: Batch) -> Batch:
+        """The batch with captions as the phase wants them, where that is more than cutting off their ends."""
+        span = self.plan.span(batch.step)
+        if span.text_length is None or span.text_cut == "truncate" or not len(batch.tokens):
+            return batch
+        ends = self.assembly.caption_ends(batch.tokens)
+        tokens = shorten(batch.tokens, ends, span.text_length, span.text_cut, self.seed, batch.step)
+        return replace(batch, tokens=tokens)
+
+    def _training_mode(self, on: bool) -> None:
+        self.wrapped.module.train(on)
+        if on and getattr(self.recipe, "lock", None):
+            stand_still(self.network)
+
+    def _line(self, seen: int, rate: float, norm: torch.Tensor | None) -> dict[str, float]:
+        means = self.record.flush(self.state.step, self.plan.steps)
+        line = {"step": self.state.step, "samples_seen": seen, **means, "lr": rate}
+        if self.recipe.reads_captions:
+            line["logit_scale"] = float(whole(self.assembly.network.model.logit_scale.detach()).exp())
+        if norm is not None and self.recipe.grad_clip:
+            line["grad_norm"] = float(norm)
+        self.state.log.append(line)
+        return line
+
+    # --- what is kept
+
+    def _time_to_save(self) -> bool:
+        if self.world.size == 1:
+            return self.saves.due(self.state.step)
+        if self.state.step % ASK_EVERY:
+            return False
+        return agreed(self.saves.due(self.state.step), self.world, self.device)
+
+    def _save(self) -> None:
+        names, rows = self.record.saved(self.state.step, self.plan.steps)
+        notes = self.state.notes | {"terms": names, "pending": rows}
+        if self.scaler.is_enabled():
+            notes["scaler"] = self.scaler.state_dict()
+        self.state.notes = notes
+        self.state.corrupt = sorted({*self.state.corrupt, *self.loader.corrupt})
+        self.saves.save(self.state, self.network, self.optimizer, self.average)
+
+    def _snapshot(self, seen: int, live: LiveLog | None) -> None:
+        """Measure, and keep the weights if their place has come."""
+        self.speed.pause()
+        kept = self._model_weights(averaged=True)
+        if self.validation is not None:
+            line = self._measured(seen)
+            if live is not None:
+                live.write("val", line)
+        if self.snapshots.due(self.plan.samples_before(self.state.step - 1), seen):
+            made = sorted({*self.state.notes.get("snapshots", []), seen})
+            self.state.notes["snapshots"] = made
+            if self.world.rank == 0:
+                copies = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
+                epoch = int(seen / len(self.dataset))
+                value = checkpoint_value(self.assembly.name, epoch, self.state.step, seen, copies)
+                self.saves.writer.submit(self.snapshots.job(value, made, self.state.validation))
+        self.speed.start()
+
+    def _measured(self, seen: int) -> dict[str, float]:
+        """The network on the validation set; the average's weights where there is one."""
+        assert self.validation is not None
+        self._training_mode(False)
+        if self.average:
+            with self.average.swapped():
+                found = self.validation.measure()
+        else:
+            found = self.validation.measure()
+        self._training_mode(True)
+        where = {"epoch": int(seen / len(self.dataset)), "step": self.state.step, "samples_seen": seen}
+        line = {**found, **where}
+        self.state.validation.append(line)
+        return line
+
+    def _model_weights(self, averaged: bool) -> dict[str, torch.Tensor]:
+        """The network's weights by its own names; all processes ask, process 0 gets them."""
+        keep = self.world.rank == 0
+        if averaged and self.average:
+            with self.average.swapped():
+                return {n: t.clone() for n, t in whole(dict(self.network.state_dict()), keep).items() if keep}
+        return whole(dict(self.network.state_dict()), keep)
+
+    # --- the end
+
+    def finish(self, out: str, facts: CardFacts) -> TrainReport:
+        """Publish; the report is the same on all processes."""
+        state, budget = self.state, self.plan.samples_seen
+        self.saves.writer.wait()
+        trained = self._model_weights(averaged=False)
+        weights = self._model_weights(averaged=True) if self.average else trained
+        optimizer = whole_state(self.network, self.optimizer, self.world).get("optimizer")
+        parameters = list(self.network.parameters())
+        state.corrupt = sorted({*state.corrupt, *self.loader.corrupt})
+        self.world.barrier()
+        report = TrainReport(
+            steps=state.step,
+            samples_seen=budget,
+            seed=self.seed,
+            samples=len(self.dataset),
+            distinct=self.dataset.distinct,
+            epochs=budget / len(self.dataset),
+            loss=state.log[-1]["loss"],
+            logit_scale=state.log[-1].get("logit_scale", 1.0),
+            parameters=sum(p.numel() for p in parameters),
+            trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+            without_caption=self.dataset.without_caption,
+            corrupt=len(state.corrupt),
+            replaced=state.replaced,
+            skipped_steps=state.notes.get("skipped", 0),
+            validation=dict(state.validation[-1]) if state.validation else None,
+            speed=self.speed.facts(budget),
+        )
+        if self.world.rank == 0:
+            finished = Finished(
+                assembly=self.assembly,
+                weights=weights,
+                trained=trained if self.average else None,
+                record={"recipe": self.recipe.described(), **report.to_json()},
+                epoch=int(report.epochs),
+                step=report.steps,
+                samples_seen=budget,
+                optimizer=optimizer,
+                log=state.log,
+                validation=state.validation,
+                facts=facts,
+                snapshots=self.snapshots,
+                made=state.notes.get("snapshots", []),
+            )
+            publish(out, finished)
+        return report
 
 
-def _inputs(
-    recipe: Recipe, spec: ModelSpec, dataset: SubsetDataset, samples_seen: int, seed: int, start: nn.Module | None
-) -> str:
-    """Digest of what the result depends on; `start`: a model that does not begin at the seed's weights."""
-    options = recipe.model_dump(mode="json", exclude={"checkpoint_every_s", "cache_mb"})
-    value = [options, spec.identity, dataset.identity(), samples_seen, seed]
-    if start is not None:
-        value.append(weights_digest(start))
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
+def _has_batch_norm(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
 
-def _write(
-    out: str,
-    spec: ModelSpec,
-    recipe: Recipe,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: TrainingState,
-    report: TrainReport,
-) -> None:
-    """Publish the encoder folder, file by file, the record last."""
-    from safetensors.torch import save_file
+class _Pacer:
+    """Says now and then that it is time."""
 
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with storage.publishing(storage.join(out, WEIGHTS_FILE)) as path:
-        save_file(weights, path, {"format": "pt"})
-    write_config(out, spec)
-    resumable = {
-        "epoch": int(report.epochs),
-        "global_step": report.steps,
-        "samples_seen": report.samples_seen,
-        "name": spec.short_name,
-        "state_dict": weights,
-        "optimizer": optimizer.state_dict(),
-    }
-    checkpoint.save_torch(storage.join(out, OPEN_CLIP_CHECKPOINT), resumable)
-    curves.write_log(out, state.log)
-    curves.write_events(out, state.log)
-    write_record(out, spec, {"recipe": recipe.model_dump(mode="json"), **report.to_json()})
+    def __init__(self, every_s: float) -> None:
+        import time
+
+        self._clock, self._every, self._last = time.monotonic, every_s, time.monotonic()
+
+    def due(self) -> bool:
+        now = self._clock()
+        if now - self._last < self._every:
+            return False
+        self._last = now
+        return True

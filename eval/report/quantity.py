@@ -111,3 +111,20 @@ def compact(n: float) -> str:
         if abs(n) >= limit:
             return f"{n / limit:.3g}{letter}"
     return f"{n:.3g}"
+
+
+def scaled(n: float) -> str:
+    """Counts of parameters: 86.6 M, 1.01 G."""
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(n) >= limit:
+            return f"{n / limit:.3g}{NARROW}{letter}"
+    return f"{n:.0f}"
+
+
+def operations(n: float) -> str:
+    """Floating-point operations: 4.4 × 10¹⁵ FLOP."""
+    if n < 1e6:
+        return f"{n:,.0f}{NARROW}FLOP"
+    power = math.floor(math.log10(n) + 1e-12)
+    digits = str(power).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{n / 10**power:.2f}{NARROW}×{NARROW}10{digits}{NARROW}FLOP"

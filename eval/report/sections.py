@@ -11,7 +11,6 @@ from typing import Any
 
 from . import marks, quantity
 from .cluster_map import clusters_plot
-from .curves import curves_plot
 from .data import (
     Arm,
     Estimate,
@@ -33,8 +32,10 @@ from .networks import networks_section
 from .overlaps import overlap_section
 from .quota_plot import quota_view
 from .repeats import repeat_bars
+from .scaling import scaling_section
 from .scores import scores_section
 from .section import Section, Titled, first_shown
+from .training import training_section
 from .verdict import judge, verdict
 
 COLORS = 7  # colours for arms in the style sheet, the control's aside
@@ -49,11 +50,11 @@ def _sections(report: Report) -> Iterator[Section]:
     colors = arm_colors(report)
     if report.leaderboard and report.leaderboard.arms and report.leaderboard.metrics:
         yield _models(report.leaderboard, colors)
-    if curves := [c for c in report.curves if c.samples]:
-        plot = curves_plot(curves, {a: f"var(--{c})" for a, c in colors.items()}, "plot-curves")
-        lede = "Loss on the training batches, one thin line per seed, thick for their mean. "
-        lede += "A lower loss on easier data is not a better model: compare accuracy above, not these heights."
-        yield Section("curves", "Learning curves", "Curves", lede, {}, [plot])
+    if report.scaling and report.scaling.panels:
+        yield scaling_section(report.scaling, colors)
+    curves = [c for c in report.curves if c.samples]
+    if curves or report.trainings:
+        yield training_section(curves, report.trainings, colors, report.stages.currency if report.stages else "")
     if report.networks and report.networks.networks:
         yield networks_section(report.networks, colors)
     if report.pool:
@@ -94,8 +95,9 @@ def arm_colors(report: Report) -> dict[str, str]:
     board = report.leaderboard
     first = [c.arm for c in report.headline.contrasts[:1]] if report.headline else []
     names = first + [a.name for a in board.arms] if board else first
-    names += [c.arm for c in report.curves] + [f.subset for f in report.funnels]
+    names += [c.arm for c in report.curves] + [t.arm for t in report.trainings] + [f.subset for f in report.funnels]
     names += [s.subset for n in report.networks.networks for s in n.subsets] if report.networks else []
+    names += [s.subset for p in report.scaling.panels for s in p.series] if report.scaling else []
     control = board.control if board else ""
     rest = [n for n in dict.fromkeys(names) if n != control]
     colors = {name: f"arm-{i % COLORS}" for i, name in enumerate(rest)}

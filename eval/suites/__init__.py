@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter
 
-from . import knn, linear_probe, zero_shot
+from . import knn, linear_probe, supervised, zero_shot
 from .base import SUITES, EvalContext, Suite, SuiteResult
 
-MODULES = (zero_shot, linear_probe, knn)
+MODULES = (zero_shot, linear_probe, knn, supervised)
 
 
 def _named(value: Any) -> Any:

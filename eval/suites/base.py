@@ -10,14 +10,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from ...registry import Options, Registry
 from ...shards.evalset import EvalSet
-from ..features import Features, TextFeatures
+from ..features import ClassScores, Features, TextFeatures
 from ..metrics import Outcomes
+
+Need = Literal["text", "head"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,13 @@ class EvalContext:
         evalset: the set: names of classes and templates.
         features: split name -> its features and labels; computed at most once.
         text: prompts -> features.
+        scores: logits of the model's own classifier; None if it has none.
     """
 
     evalset: EvalSet
     features: Callable[[str], Features]
     text: TextFeatures
+    scores: ClassScores | None = None
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,11 @@ class Suite(Options):
         version: bump when the same options would give other numbers.
         task: CLIP_benchmark's name of the protocol.
         main_metric: the metric that leaderboards show.
+        needs: what the model must have beside an image tower: ``text`` (a text tower), ``head`` (a classifier).
     """
 
     version: ClassVar[int] = 1
+    needs: ClassVar[tuple[Need, ...]] = ()
     task: ClassVar[str]
     main_metric: ClassVar[str]
 
@@ -80,6 +86,13 @@ class Suite(Options):
     def splits(self) -> list[str]:
         """Splits that a set must have."""
         return [self.split]
+
+    def check_set(self, evalset: EvalSet, classes: tuple[str, ...]) -> None:
+        """Raise what `evaluate` would, as far as it can be told without a feature.
+
+        Args:
+            classes: names of the model's own classes; empty without a head.
+        """
 
     def templates_for(self, evalset: EvalSet) -> tuple[str, ...]:
         """Prompt templates that the numbers depend on; empty for suites without prompts.

@@ -15,7 +15,7 @@ from ...errors import DataError
 from ...shards.evalset import TEMPLATES, EvalSet
 from ..features import class_weights
 from ..metrics import BLOCK, outcomes
-from .base import SUITES, EvalContext, Suite, SuiteResult
+from .base import SUITES, EvalContext, Need, Suite, SuiteResult
 
 
 @SUITES.register
@@ -24,6 +24,7 @@ class ZeroShot(Suite):
 
     task: ClassVar[str] = "zeroshot_classification"
     main_metric: ClassVar[str] = "acc1"
+    needs: ClassVar[tuple[Need, ...]] = ("text",)
 
     type: Literal["zero_shot"] = "zero_shot"
     templates: tuple[str, ...] | None = Field(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
@@ -9,6 +11,7 @@ from ...shards import storage
 from ..artifact import RECEIPT, Artifact
 from ..config import Config, load
 from ..plan import Plan, make_plan
+from ..plan_sweep import sweep_line
 from ..run_folder import RunFolder
 from ..stage import Stage
 
@@ -38,12 +41,14 @@ def show_plan(path: str, overrides: list[str], out: Console) -> None:
             if guess is None:
                 unknown_stages += 1
             else:
-                left = guess * (1 - finished / parts if parts else 1)
+                left = guess * _size(stage.identity()) * (1 - finished / parts if parts else 1)
                 total += left
                 estimate = f"{left:.0f} s"
         label = f"{finished}/{parts}" if parts is not None and finished and state != "reuse" else str(parts or "")
         table.add_row(stage.name, state, label, estimate, stage.folder)
     out.print(table)
+    if told := sweep_line(config, plan.stages):
+        out.print(told)
     workers = config.cluster.workers or 1
     todo = sum(not folder.artifact(s).is_done() for s in plan.stages)
     if not todo:
@@ -64,15 +69,24 @@ def _state(stage: Stage, artifact: Artifact, folder: RunFolder, plan: Plan) -> t
 
 
 def _earlier_seconds(artifacts: str) -> dict[str, float]:
-    """Median seconds of work (not of waiting) of a stage of each kind, over all artifacts of the workdir."""
+    """Median seconds of work (not of waiting) of a stage of each kind, over all artifacts of the workdir.
+
+    Of trainings, seconds per sample seen: those of a sweep differ in length.
+    """
     found: dict[str, list[float]] = {}
     for name in storage.list_names(artifacts):
         folder = storage.join(artifacts, name)
         for receipt in [RECEIPT, *(f"receipts/{r}" for r in storage.list_names(storage.join(folder, "receipts")))]:
             artifact = Artifact(folder, receipt)
             if artifact.is_done():
-                found.setdefault(artifact.receipt["kind"], []).append(artifact.receipt["part_seconds"])
+                receipt = artifact.receipt
+                found.setdefault(receipt["kind"], []).append(receipt["part_seconds"] / _size(receipt["identity"]))
     return {kind: sorted(values)[len(values) // 2] for kind, values in found.items()}
+
+
+def _size(identity: dict[str, Any]) -> float:
+    """Samples seen by all seeds of a training; 1 of any other stage."""
+    return float(identity.get("samples_seen", 1) * identity.get("seeds", 1))
 
 
 def _cost(config: Config, seconds: float, workers: int) -> str:

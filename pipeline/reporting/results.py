@@ -1,8 +1,6 @@
-"""Leaderboard, headline and learning curves: what the subsets did to the models."""
+"""Leaderboard and headline: what the subsets did to the models."""
 
 from __future__ import annotations
-
-import json
 
 import numpy as np
 
@@ -10,7 +8,6 @@ from ...eval.report.data import (
     Arm,
     Confusion,
     Contrast,
-    Curve,
     Estimate,
     Headline,
     Leaderboard,
@@ -23,21 +20,6 @@ from ...eval.results import Row, class_recall, gather, leaderboard, leaderboards
 from ...eval.statistics import Mean, Paired
 from ...shards import storage
 from .source import RunData
-
-CURVE_POINTS = 200
-
-
-def curves(run: RunData) -> list[Curve]:
-    """Training loss of every model."""
-    found = []
-    for arm, artifact in run.named("pretrain").items():
-        for seed in artifact.summary["seeds"]:
-            lines = storage.read_bytes(storage.join(artifact.data, seed, "log.jsonl")).decode().splitlines()
-            log = [json.loads(line) for line in lines]
-            log = log[:: max(1, len(log) // CURVE_POINTS)]
-            number = int(seed.removeprefix("seed"))
-            found.append(Curve(arm, number, [e["samples_seen"] for e in log], [e["loss"] for e in log]))
-    return found
 
 
 def results(run: RunData) -> tuple[Headline | None, Leaderboard | None]:

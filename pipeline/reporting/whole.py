@@ -21,9 +21,11 @@ from .filters import filter_facts, leakage, quotas
 from .galleries import galleries
 from .overlap import overlap
 from .pool import cluster_maps, funnels, language_column, pool_section
-from .results import curves, results
+from .results import results
+from .scaling import scaling
 from .scores import learned_scores, score_facts
 from .source import RunData
+from .training import curves, trainings
 from .truth import Truth, filter_truth
 
 
@@ -126,7 +128,9 @@ def whole_report(config: Config, inputs: Mapping[str, Artifact]) -> Report:
         truth=filter_truth(run, truth) if truth else [],
         clusters=cluster_maps(run, truth),
         curves=curves(run),
+        trainings=trainings(run),
         leaderboard=leaderboard,
+        scaling=scaling(run),
         networks=filter_networks(run, leaderboard),
         looks=looks(run),
         commonest=columns.commonest,

@@ -33,6 +33,7 @@ from curate.eval.report.data import (
     Headline,
     Histogram,
     Leaderboard,
+    Line,
     Metric,
     PerClass,
     Picture,
@@ -42,6 +43,7 @@ from curate.eval.report.data import (
     Split,
     Stages,
     StageTime,
+    Training,
 )
 
 HOSTILE = (
@@ -397,6 +399,8 @@ def _models(sim: Simulation, kept: dict[str, int]) -> dict[str, Any]:
         curve.loss = [
             4.85 - (4.85 - v) * (1 - np.exp(-s / 5000)) for s, v in zip(curve.samples, curve.loss, strict=True)
         ]
+    for curve in curves:
+        curve.others = _other_measures(curve, rng)
     per_class = {a: (ACCURACY[a] + rng.normal(0, 0.06, 10)).clip(0, 1).tolist() for a in SUBSETS}
     return {
         "headline": Headline(
@@ -416,7 +420,49 @@ def _models(sim: Simulation, kept: dict[str, int]) -> dict[str, Any]:
             [Confusion(a, classes, confusion) for a in ("curated", "everything")],
         ),
         "curves": curves,
+        "trainings": [_training(c) for c in curves],
     }
+
+
+def _other_measures(curve: Curve, rng: Any) -> dict[str, Line]:
+    """What a training logs beside its loss, and its validation loss at a few places."""
+    at = np.asarray(curve.samples) / curve.samples[-1]
+    rate = 5e-4 * np.where(at < 0.1, at / 0.1, 0.5 * (1 + np.cos(np.pi * (at - 0.1) / 0.9)))
+    norm = 1.2 * np.exp(-3 * at) + rng.gamma(9, 0.02, len(at))
+    loss = [curve.loss[i] + 0.15 + float(rng.normal(0, 0.01)) for i in (10, 20, 30, 40)]
+    places = [curve.samples[i] for i in (10, 20, 30, 40)]
+    return {
+        "lr": Line(curve.samples, rate.tolist()),
+        "logit_scale": Line(curve.samples, (14.3 + 9 * at * ACCURACY[curve.arm]).tolist()),
+        "grad_norm": Line(curve.samples, norm.tolist()),
+        "validation_loss": Line(places, loss),
+        "<b>teacher</b> & co": Line(curve.samples, (0.3 * np.exp(-at)).tolist()),
+    }
+
+
+def _training(curve: Curve) -> Training:
+    samples = {"everything": 3412, "random": 1204, "clip_top": 1204, "curated": 1204}[curve.arm]
+    return Training(
+        curve.arm,
+        curve.seed,
+        steps=400,
+        samples_seen=25_600,
+        epochs=25_600 / samples,
+        samples=samples,
+        distinct=samples - 7 * curve.seed,
+        parameters=1_234_567,
+        corrupt=2 if curve.arm == "everything" else 0,
+        replaced=15 if curve.arm == "everything" else 0,
+        flops=3.1e12,
+        seconds=41.0 + curve.seed,
+        samples_per_second=25_600 / (41.0 + curve.seed),
+        data_wait=0.012 * (1 + curve.seed),
+        sessions=1,
+        peak_bytes=610_000_000 + 1_000_000 * curve.seed,
+        device="cpu",
+        devices=1,
+        cost=0.00071,
+    )
 
 
 def _stages() -> Stages:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import DataError
-from curate.eval.report import Report, build_report, data, marks, quantity
+from curate.eval.report import Report, build_report, data, marks, quantity, training
 from curate.eval.report.build import machine_readable, render
 from curate.eval.report.check import check_report
 from curate.eval.report.galleries import data_uri
@@ -208,7 +208,7 @@ def test_machines_get_strict_json_without_pictures(sample: Report, tmp_path: Pat
 
 SECTION_OF = {
     "leaderboard": "models",
-    "curves": "curves",
+    "trainings": "training",
     "networks": "networks",
     "pool": "pool",
     "looks": "looks",
@@ -232,6 +232,7 @@ def test_every_section_is_optional(sample: Report, field: str) -> None:
     if field in ("leaderboard", "provenance"):
         empty = None
     together = {"scores": ("histograms", "commonest", "score_facts"), "groups": ("clusters", "quotas")}
+    together["trainings"] = ("trainings", "curves")
     fields = together.get(field, (field,))
     report = dataclasses.replace(sample, **dict.fromkeys(fields, empty))
     page = render(report)
@@ -264,7 +265,8 @@ def test_figures_are_valid_plotly(sample: Report) -> None:
 
     plots = [p for s in sections(sample) for p in s.plots]
     assert [p.id for p in plots] == [
-        "plot-curves", "plot-networks-0", "plot-networks-1", "plot-score-0-0", "plot-score-0-1",
+        "plot-curves", *(f"plot-curves-{i}" for i in range(1, 6)),
+        "plot-networks-0", "plot-networks-1", "plot-score-0-0", "plot-score-0-1",
         "plot-learned-0", "plot-learned-2", "plot-clusters-0", "plot-quotas-1",
     ]  # fmt: skip
     for plot in plots:
@@ -279,6 +281,50 @@ def test_figures_are_valid_plotly(sample: Report) -> None:
 def test_every_colour_has_a_value_in_the_style_sheet(page: str) -> None:
     used = set(re.findall(r"var\((--[a-z0-9-]+)\)", page[: page.rindex("<script>")]))
     assert used - {"--name"} <= set(re.findall(r"(--[a-z0-9-]+):", page))
+
+
+# --- trainings -------------------------------------------------------------------------------------
+
+
+def test_measures_are_told_apart_and_equal_ones_are_one_line(sample: Report) -> None:
+    section = next(s for s in sections(sample) if s.id == "training")
+    titles = ["Training loss", "Validation loss", "Learning rate", "Logit scale", "Gradient norm"]
+    assert [p.title for p in section.plots][:5] == titles
+    assert section.plots[5].title.startswith("Part of the loss: ")
+    rate, scale = section.plots[2], section.plots[3]
+    assert len(rate.figure["data"]) == 2
+    assert not rate.legend
+    assert rate.table.rows[0][:2] == ["all trainings", "20"]
+    assert "the same for all trainings" in rate.says
+    assert len(scale.figure["data"]) == 4 * 5 + 4
+    assert [key.name for key in scale.legend] == ["everything", "random", "clip_top", "curated"]
+    mean = scale.figure["data"][20]
+    firsts = [t["y"][0] for t in scale.figure["data"][:5]]
+    assert mean["y"][0] == pytest.approx(sum(firsts) / 5, rel=1e-5)
+
+
+def test_what_is_alike_is_said_once(sample: Report) -> None:
+    common, columns = ([f.name for f in facts] for facts in training.split_facts(sample.trainings))
+    assert common == ["samples seen", "steps", "parameters", "operations", "device"]
+    assert columns[:3] == ["distinct", "epochs", "corrupt, replaced"]
+    assert {"time", "samples/s", "data wait", "memory", "cost"} <= set(columns)
+    assert not {"MFU", "steps left out", "GPU memory", "starts"} & {*common, *columns}
+    shown = render(sample).replace(quantity.NARROW, " ")
+    assert "3.10 × 10¹² FLOP" in shown
+    assert "1.23 M" in shown
+    alone = dataclasses.replace(sample, trainings=[sample.trainings[0]], curves=())
+    common, columns = ([f.name for f in facts] for facts in training.split_facts(alone.trainings))
+    assert not columns
+    assert {"time", "corrupt, replaced"} <= set(common)
+    assert "What the training took" in render(alone)
+
+
+def test_operations_and_parameters_are_written_short() -> None:
+    assert quantity.operations(4.4e15) == "4.40 × 10¹⁵ FLOP".replace(" ", quantity.NARROW)
+    assert quantity.operations(1e12).startswith("1.00")
+    assert quantity.operations(999) == f"999{quantity.NARROW}FLOP"
+    assert quantity.scaled(86_567_656) == f"86.6{quantity.NARROW}M"
+    assert quantity.scaled(512) == "512"
 
 
 # --- numbers that add up ---------------------------------------------------------------------------
@@ -310,6 +356,16 @@ def test_a_funnel_that_adds_up() -> None:
         ),
         (Report(data.Header("x"), truth=[data.FilterTruth("a", "f", 5, 2, 1, 2)]), "caught 2 of faulty 1"),
         (Report(data.Header("x"), curves=[data.Curve("a", 0, [1, 2], [1.0])]), "2 places, 1 losses"),
+        (
+            Report(data.Header("x"), curves=[data.Curve("a", 0, [1], [1.0], {"lr": data.Line([1, 2], [0.1])})]),
+            "2 places, 1 values of 'lr'",
+        ),
+        (Report(data.Header("x"), trainings=[data.Training("a", 0, 1, 1, data_wait=1.5)]), "waits for data 1.5"),
+        (
+            Report(data.Header("x"), trainings=[data.Training("a", 0, 1, 1, samples=3, distinct=4)]),
+            "4 distinct samples of 3",
+        ),
+        (Report(data.Header("x"), trainings=[data.Training("a", 0, 1, 1)] * 2), "'a, seed 0' is there twice"),
         (
             Report(data.Header("x"), clusters=[data.ClusterMap("a", "f", [data.Cluster(0, 0, 0, 1, 2)])]),
             "keeps 2 of 1",

@@ -170,6 +170,25 @@ def test_every_plot_is_drawn(browser: Any, url: str) -> None:
         visit.check_quiet()
 
 
+def test_measures_of_trainings_are_behind_tabs(browser: Any, url: str) -> None:
+    with Visit(browser, url, PHONE, "dark") as visit:
+        page = visit.page
+        assert page.locator("#plot-curves-3 .main-svg").count() == 0  # its tab was not opened
+        page.locator("#training [role=tab]", has_text="Logit scale").click()
+        visit.see("#plot-curves-3")
+        assert page.locator("#plot-curves-3 path.js-line").count() == 4 * 5 + 4
+        page.locator("#training [role=tab]", has_text="Learning rate").click()
+        visit.see("#plot-curves-2")
+        assert page.locator("#plot-curves-2 path.js-line").count() == 2
+        page.locator("#training [role=tab]").last.click()
+        assert "<b>teacher</b> & co" in page.locator("#training [role=tab]").last.inner_text()
+        table = page.locator("#training .trainings table")
+        table.get_by_role("button", name="distinct").click()
+        assert table.locator("tbody th").first.inner_text().startswith("everything")
+        assert visit.overflow() <= 0
+        visit.check_quiet()
+
+
 def test_legend_hides_and_shows(browser: Any, url: str) -> None:
     with Visit(browser, url, WIDE, "light") as visit:
         visit.see("#plot-curves")
@@ -362,5 +381,5 @@ def test_without_scripts_everything_can_be_read(browser: Any, url: str) -> None:
         assert visit.page.locator("#funnel [role=tabpanel]").first.is_visible()
         assert visit.page.locator("#truth table").first.is_visible()
         assert visit.page.locator("button.theme").is_hidden()
-        visit.page.locator("#curves summary").click()
-        assert visit.page.locator("#curves table").is_visible()
+        visit.page.locator("#training summary").first.click()
+        assert visit.page.locator("#training table").first.is_visible()

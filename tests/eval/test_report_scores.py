@@ -116,7 +116,7 @@ def test_what_adds_up_is_shown() -> None:
 
 def test_a_network_stands_beside_what_it_keeps(sample: Report) -> None:
     shown = text_of(render(sample))
-    start = shown.index("Filter networks", shown.index("Learning curves") + 200)
+    start = shown.index("Filter networks", shown.index("How each model learned"))
     section = shown[start : shown.index("What the input named")]
     assert "trained here, RN-mini-32, 300 distinct pairs, 19,200 samples seen" in section
     assert "68.4 % [64.0, 72.5]" in section

@@ -2,11 +2,11 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curate.pretrain import streams
-from curate.pretrain.order import positions
+from curate.pretrain import order, streams
+from curate.pretrain.order import BLOCK, WINDOW, positions
 
 seeds = st.integers(0, 2**40)
 
@@ -87,3 +87,60 @@ def test_streams_do_not_overlap():
     assert streams.key(1, "a") != streams.key(1, "b") != streams.key(11, "") != streams.key(1, "1")
     row, following = streams.words(5, 0, 1, 24)[0], streams.words(5, 1, 2, 24)[0]
     assert not set(row.tolist()) & set(following.tolist())
+
+
+# --- two levels
+
+
+@pytest.fixture
+def small_windows(monkeypatch):
+    monkeypatch.setattr(order, "BLOCK", 8)
+    monkeypatch.setattr(order, "WINDOW", 6)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=seeds, n=st.integers(1, 700), epoch=st.integers(0, 10**6), cuts=st.lists(st.integers(0, 900), max_size=4))
+def test_windows_make_a_permutation_that_can_be_read_from_anywhere(small_windows, seed, n, epoch, cuts):
+    start, stop = epoch * n, epoch * n + n
+    whole = positions(seed, n, start, stop + 200)
+    assert np.array_equal(np.sort(whole[:n]), np.arange(n))
+    cuts = sorted({0, n + 200, *(cut % (n + 200) for cut in cuts)})
+    parts = [positions(seed, n, start + a, start + b) for a, b in itertools.pairwise(cuts)]
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+@given(seed=seeds, n=st.integers(96, 700))
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_window_is_a_few_blocks_of_consecutive_samples(small_windows, seed, n):
+    found = positions(seed, n, 0, n)
+    for window in range(n // 48 - 1):
+        inside = np.sort(found[48 * window : 48 * window + 48])
+        runs = 1 + int((np.diff(inside) != 1).sum())
+        assert runs <= 7  # six blocks, one of which may go on from the last sample to the first
+    assert not np.array_equal(found, positions(seed, n, n, 2 * n))
+
+
+def test_pools_of_less_than_two_windows_are_permuted_sample_by_sample():
+    """Golden values of the order before there were windows."""
+    n = 2 * BLOCK * WINDOW - 1
+    assert positions(3, n, 0, n + 2).tolist()[-2:] == positions(3, n, n, n + 2).tolist()
+    expected = order.permuted(np.arange(9, dtype=np.uint64), n, streams.key(3, "order", 0))
+    assert np.array_equal(positions(3, n, 0, 9), expected)
+
+
+def test_a_large_pool_is_mixed_from_all_over():
+    n = 10 * BLOCK * WINDOW + 77
+    found = positions(1, n, 0, n)
+    assert np.array_equal(np.sort(found), np.arange(n))
+    assert np.array_equal(positions(1, n, n - 500, n), found[-500:])
+    window = found[: BLOCK * WINDOW]
+    assert len(np.unique(window // BLOCK)) <= 2 * WINDOW
+    counts = np.bincount(window * 20 // n, minlength=20)  # twentieths of the pool
+    assert counts.min() > 0.3 * counts.mean()
+    steps = np.abs(np.diff(found[:20_000]))
+    assert (steps < BLOCK).mean() < 0.02  # neighbours in storage do not follow one another
+
+
+def test_the_two_level_order_is_the_same_everywhere():
+    """Golden values: a change here would change every training of a large pool."""
+    assert positions(0, 1_000_003, 999_999, 1_000_007).tolist() == [915801, 758426, 661216, 507377, 673871, 381421, 449078, 422728]

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.errors import DataError
+from curate.pretrain.checkpoint import SpoiltState
 from curate.pretrain.dataset import SubsetDataset
 from curate.pretrain.recipe import ClipRecipe
 from curate.pretrain.trainer import train
@@ -62,7 +63,7 @@ def test_saving_seldom_costs_steps_but_changes_nothing(tmp_path, squares, undist
     recipe = RECIPE.model_copy(update={"checkpoint_every_s": 3600.0, "cache_mb": 0})
     with pytest.raises(Killed):
         run(tmp_path, squares, recipe, stop_after=64)
-    assert not (tmp_path / "scratch").exists()
+    assert not list((tmp_path / "scratch").glob("state_*"))
     run(tmp_path, squares, recipe)
     weights = "out/open_clip_model.safetensors"
     assert digests(tmp_path)[weights] == undisturbed[1][weights]
@@ -101,7 +102,7 @@ def test_log_and_record(tmp_path, squares):
     assert all(set(line) == {"step", "samples_seen", "loss", "lr", "logit_scale"} for line in lines)
     record = json.loads((tmp_path / "out/encoder.json").read_text())
     assert record["tokenizer"] == "words"
-    assert record["training"] == {"recipe": RECIPE.model_dump(mode="json"), **report.to_json()}
+    assert record["training"] == {"recipe": RECIPE.described(), **report.to_json()}
     checkpoint = torch.load(tmp_path / "out/checkpoints/epoch_latest.pt", weights_only=True)
     assert (checkpoint["name"], checkpoint["samples_seen"]) == ("RN-mini-32", SEEN)
     assert {"epoch", "state_dict", "optimizer"} <= set(checkpoint)
@@ -147,10 +148,22 @@ def test_scratch_of_another_training_is_refused(tmp_path, squares):
         run(tmp_path, squares, stop_after=40)
     with pytest.raises(DataError, match="belongs to another training"):
         run(tmp_path, squares, seed=9)
-    state = tmp_path / "scratch/training_state.pt"
-    state.write_bytes(state.read_bytes()[:1000])
-    with pytest.raises(DataError, match="cannot read the training state"):
+    states = sorted((tmp_path / "scratch").glob("state_*.pt"))
+    assert len(states) == 2
+    for state in states:
+        state.write_bytes(state.read_bytes()[:1000])
+    with pytest.warns(SpoiltState), pytest.raises(DataError, match="none of the training states"):
         run(tmp_path, squares)
+
+
+def test_a_spoilt_state_costs_only_its_steps(tmp_path, squares, undisturbed):
+    with pytest.raises(Killed):
+        run(tmp_path, squares, stop_after=40)
+    newest = sorted((tmp_path / "scratch").glob("state_*.pt"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-7])
+    with pytest.warns(SpoiltState):
+        assert run(tmp_path, squares).to_json() == undisturbed[0]
+    assert digests(tmp_path) == undisturbed[1]
 
 
 def test_gradient_clipping_changes_the_training(tmp_path, squares, undisturbed):
