@@ -80,7 +80,13 @@ def captions(count: int) -> list[str]:
 
     rng = np.random.default_rng(1)
     classes, templates = open_clip.IMAGENET_CLASSNAMES, open_clip.OPENAI_IMAGENET_TEMPLATES
-    tails = ("near the old harbour", "on a sunny day in the park", "for sale, free shipping", "at night", "- stock photo")
+    tails = (
+        "near the old harbour",
+        "on a sunny day in the park",
+        "for sale, free shipping",
+        "at night",
+        "- stock photo",
+    )
     return [
         f"{templates[rng.integers(len(templates))](classes[rng.integers(len(classes))]).rstrip('.')} "
         f"{tails[rng.integers(len(tails))]} {rng.integers(1000)}"
@@ -181,7 +187,7 @@ def ours(folder: Path, count: int, threads: int) -> None:
             batch = next(batches)
             images = normalised(batch.images, MEAN, STD, images)
             tokens = torch.from_numpy(batch.tokens[batch.caption])
-            assert images.shape[1:] == (3, SIZE, SIZE) and tokens.shape[1:] == (77,)
+            assert (*images.shape[1:], *tokens.shape[1:]) == (3, SIZE, SIZE, 77)
             samples += len(images)
         return samples
 
@@ -196,7 +202,8 @@ class Side:
 
     def turn(self) -> dict[str, float]:
         """Load an epoch."""
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()

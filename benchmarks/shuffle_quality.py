@@ -52,7 +52,7 @@ def shuffle_buffer(samples: Iterator[int], rng: random.Random, size: int = 5000,
 
 
 def buffered_order(n: int, per_shard: int, seed: int, workers: int = 1, batch: int = 1) -> np.ndarray:
-    """An epoch of shuffled shards through a shuffle buffer of 5,000 in each worker, batches in turn from the workers."""
+    """An epoch of shuffled shards through each worker's shuffle buffer of 5,000; batches come from them in turn."""
     rng = random.Random(seed)
     shards = [range(start, min(start + per_shard, n)) for start in range(0, n, per_shard)]
     rng.shuffle(shards)

@@ -73,6 +73,7 @@ class EncoderTraining(Options):
     start: str | None = Field(
         None, description="Weights to start from: another encoder of this config, a checkpoint, or an encoder folder."
     )
+    processes: int = Field(1, ge=1, description="Processes that train together, each with a GPU if there are any.")
 
 
 class EncoderConfig(Options):
@@ -128,14 +129,48 @@ class PretrainConfig(Options):
     recipe: RecipeOption = Field(
         default_factory=lambda: RECIPES["clip"].model_validate({}), description="How to train."
     )
-    model: str = Field(description="open_clip model name, a shipped tiny model, or a path to a model JSON.")
-    samples_seen: int = Field(ge=1, description="Training budget in samples, exact.")
+    model: str = Field(
+        "",
+        description="open_clip model name, a shipped tiny model, or a path to a model JSON; `timm:NAME` with the "
+        "recipe `supervised`. May be left out where the recipe brings it (`datacomp`).",
+    )
+    samples_seen: int = Field(
+        0,
+        ge=0,
+        description="Training budget in samples, exact. May be left out where the recipe brings it (`datacomp`).",
+    )
     batch_size: int | None = Field(None, ge=1, description="Overrides the recipe's batch size.")
     seeds: int = Field(1, ge=1, description="Trainings per subset; they differ in initialisation and order.")
     subsets: Literal["all"] | list[str] = Field("all", description="Subsets to train on.")
+    processes: int = Field(
+        1, ge=1, description="Processes that train one model together, each with a GPU if there are any."
+    )
+    start: str | None = Field(
+        None, description="Weights to go on from: an encoder of this config, a checkpoint, or an encoder folder."
+    )
+    also: dict[Name, Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default_factory=dict,
+        description="Sets of `targets` that are mixed in, each with its share of the samples seen: replay, or labels.",
+    )
+    validation: str | None = Field(
+        None, description="A set of `targets` that each model is measured on, at its snapshots and at the end."
+    )
+    license: str = Field("", description="Licence of the models, for their cards.")
     sweep: SweepConfig | None = Field(
         None, description="Train on nested sizes, at several budgets or models, too, and fit how quality grows."
     )
+
+    @model_validator(mode="after")
+    def _complete(self) -> PretrainConfig:
+        for key in ("model", "samples_seen"):
+            brought = getattr(self.recipe, key, None)
+            if not getattr(self, key):
+                if not brought:
+                    raise ValueError(f"pretrain needs `{key}`; only the recipe `datacomp` brings one")
+                object.__setattr__(self, key, brought)
+        if (total := sum(self.also.values())) >= 1:
+            raise ValueError(f"pretrain.also: the shares add up to {total:g}, which leaves nothing for the subset")
+        return self
 
     def effective_recipe(self) -> Any:
         """The recipe with this section's overrides."""
@@ -229,6 +264,8 @@ class Config(Options):
                 require("subset", section, name, self.subsets)
         for name in self.release.embeddings if self.release else []:
             require("encoder", "release.embeddings", name, self.encoders)
+        for name in (*self.pretrain.also, *filter(None, [self.pretrain.validation])) if self.pretrain else ():
+            require("target set", "pretrain", name, self.targets)
         for name in self.measured_encoders():
             require("encoder", "eval.encoders", name, self.encoders)
         for name, encoder in self.encoders.items():

@@ -25,7 +25,7 @@ from .stages.embedding import EmbedStage, ImportStage
 from .stages.evaluation import EvalSetStage
 from .stages.pool import PoolStage
 from .stages.scoring import ScoreStage
-from .stages.training import EncoderStage
+from .stages.training import EncoderStage, Training
 
 ROW_TABLE = {"uid", *OUTCOME}
 
@@ -83,32 +83,42 @@ class ColumnPlanner:
         inputs: dict[str, Stage] = {
             "data": self.ingest(f"encoder/{name}/", {option.train.data.type: option.train.data})
         }
-        start, weights = option.train.start, ""
-        if start in self.config.encoders:
-            other = self.config.encoders[start]
-            if other.model is None:
-                raise ConfigError(f"encoders.{name}.train.start: {start!r} has no weights of its own")
-            if other.train:
-                inputs["start"] = self.trained(start)
-                start = None
-            else:
-                start = other.pretrained
-        if start:
-            weights = self.weights(start, f"encoders.{name}.train.start")
+        start, weights, first = self.beginning(option.train.start, f"encoders.{name}.train.start")
+        inputs |= first
         self.building.remove(marker)
         return self.add(
             EncoderStage(
                 f"encoder/{name}",
                 inputs,
-                model=option.model,
-                model_identity=model_identity(option.model),
-                recipe=option.train.recipe,
-                samples_seen=option.train.samples_seen,
+                training=Training(
+                    option.train.recipe,
+                    option.model,
+                    model_identity(option.model),
+                    option.train.samples_seen,
+                    start,
+                    weights,
+                    option.train.processes,
+                ),
                 seed=self.config.seed,
-                start=start,
-                start_weights=weights,
             )
         )
+
+    def beginning(self, start: str | None, where: str) -> tuple[str | None, str, dict[str, Stage]]:
+        """What a training goes on from: local weights and their identity; or, as an input, the training that makes
+        them.
+
+        Args:
+            start: an encoder of the config, a checkpoint or a folder; None = nothing.
+            where: names the option in messages.
+        """
+        if start in self.config.encoders:
+            other = self.config.encoders[start]
+            if other.model is None:
+                raise ConfigError(f"{where}: {start!r} has no weights of its own")
+            if other.train:
+                return None, "", {"start": self.trained(start)}
+            start = other.pretrained
+        return (start, self.weights(start, where), {}) if start else (None, "", {})
 
     def weights(self, path: str, where: str) -> str:
         """Identity of a local checkpoint or encoder folder."""

@@ -58,7 +58,7 @@ def sweep_line(config: Config, stages: Sequence[Stage]) -> str:
     if not points or config.pretrain is None:
         return ""
     own = [s for s in stages if isinstance(s, PretrainStage) and s.name.startswith(f"{SWEEP}/")]
-    seen = sum(s.samples_seen * s.seeds for s in own)
+    seen = sum(s.training.samples_seen * s.seeds for s in own)
     swept, seeds = config.swept_subsets(), config.pretrain.seeds
     told = f"sweep: {len(points)} points ({', '.join(swept)}), {'one seed' if seeds == 1 else f'{seeds} seeds'} each"
     return f"{told}; {len(points) - len(own)} are trainings of the run anyway, the others see {seen:,} samples"

@@ -28,7 +28,7 @@ from .stages.filtering import FilterStage, SubsetStage
 from .stages.pool import IngestStage, PoolStage, PrepareStage
 from .stages.release import ReleaseStage
 from .stages.report import ReportStage
-from .stages.training import PretrainStage
+from .stages.training import PretrainStage, Training
 
 S = TypeVar("S", bound=Stage)
 
@@ -205,16 +205,28 @@ class Planner:
         option = self.config.pretrain
         assert option is not None
         model = model or option.model
+        start, weights, first = self.columns.beginning(option.start, "pretrain.start")
+        inputs: dict[str, Stage] = {"pool": self.pool, "subset": made or self.subset(subset), **first}
+        inputs |= {f"also/{other}": self.columns.target(other, "pretrain.also") for other in option.also}
+        if option.validation:
+            inputs["validation"] = self.columns.target(option.validation, "pretrain.validation")
         return self.add(
             PretrainStage(
                 name or f"pretrain/{subset}",
-                {"pool": self.pool, "subset": made or self.subset(subset)},
-                model=model,
-                model_identity=model_identity(model),
-                recipe=option.effective_recipe(),
-                samples_seen=samples_seen or option.samples_seen,
+                inputs,
+                training=Training(
+                    option.effective_recipe(),
+                    model,
+                    model_identity(model),
+                    samples_seen or option.samples_seen,
+                    start,
+                    weights,
+                    option.processes,
+                    option.license,
+                ),
                 seed=self.config.seed,
                 seeds=option.seeds,
+                shares=dict(option.also),
             )
         )
 

@@ -115,7 +115,7 @@ def _filled(column: pa.Array) -> np.ndarray:
     """Mask of rows with text."""
     there = np.asarray(column.is_valid())
     if pa.types.is_large_list(column.type):
-        parents = np.asarray(pc.list_parent_indices(column))
-        texts = np.asarray(pc.list_flatten(column).is_valid())
+        parents = np.asarray(pc.list_parent_indices(column))  # type: ignore[attr-defined]
+        texts = np.asarray(pc.list_flatten(column).is_valid())  # type: ignore[attr-defined]
         there = there & (np.bincount(parents[texts], minlength=len(column)) > 0)
     return there

@@ -187,7 +187,7 @@ def _resize(pixels: Pixels, box: tuple[int, int, int, int], options: ResizeOptio
     top, left, height, width = box
     stride = 4 * pixels.width
     start = top * stride + 4 * left
-    part = memoryview(pixels.memory)[start : start + height * stride]  # type: ignore[arg-type]
+    part = pixels.memory[start : start + height * stride]
     crop = Image.frombuffer("CMYK", (width, height), part, "raw", "CMYK", stride, 1)
     size = (out.shape[0], out.shape[1])
     kept = _KEPT.resized.get(size)

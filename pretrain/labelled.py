@@ -43,9 +43,7 @@ class LabelledDataset(SubsetDataset):
         except DataError as error:
             if "nothing to train on" not in str(error):
                 raise
-            raise DataError(
-                f"no fetched sample has a label in the column {column!r}; nothing to train on"
-            ) from error
+            raise DataError(f"no fetched sample has a label in the column {column!r}; nothing to train on") from error
 
     def caption(self, i: int) -> str:
         """The label of sample `i`."""

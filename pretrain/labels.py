@@ -48,8 +48,8 @@ class LabelValues:
         row, text = label_list(column, where)
         self.outside = 0
         if classes is not None:
-            known = pc.is_in(text, pa.array(classes, pa.large_string()))
-            self.outside = len(text) - int(pc.sum(known).as_py() or 0)
+            known = pc.is_in(text, pa.array(classes, pa.large_string()))  # type: ignore[attr-defined]
+            self.outside = len(text) - int(pc.sum(known).as_py() or 0)  # type: ignore[attr-defined]
             row, text = row[np.asarray(known)], text.filter(known)
         self.counts = np.bincount(row, minlength=len(column)).astype(np.int64)
         self.text: pa.Array = text
@@ -69,12 +69,12 @@ class Labels:
             ConfigError: two classes have the same name.
         """
         text = pa.chunked_array([part.text for part in parts], pa.large_string())
-        self.classes = sorted(pc.unique(text).to_pylist(), key=class_order) if classes is None else list(classes)
+        self.classes = sorted(pc.unique(text).to_pylist(), key=class_order) if classes is None else list(classes)  # type: ignore[attr-defined]
         if len(set(self.classes)) < len(self.classes):
             raise ConfigError("two of the classes have the same name")
         self.outside = sum(part.outside for part in parts)
         counts = np.concatenate([part.counts for part in parts]) if parts else np.empty(0, np.int64)
-        number = pc.index_in(text, pa.array(self.classes, pa.large_string())).to_numpy().astype(np.int64)
+        number = pc.index_in(text, pa.array(self.classes, pa.large_string())).to_numpy().astype(np.int64)  # type: ignore[attr-defined]
         size = max(1, len(self.classes))
         row, ids = np.divmod(np.unique(np.repeat(np.arange(len(counts)), counts) * size + number), size)
         self._ids = ids.astype(np.int32)
@@ -86,7 +86,7 @@ class Labels:
         return np.diff(self._first)
 
     def of(self, sources: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Labels of the distinct samples ``sources (b,)``: rows ``(k,)`` ascending in 0..b-1 and ids ``(k,)``, int64."""
+        """Labels of distinct samples ``sources (b,)``: rows ``(k,)`` ascending in 0..b-1 and ids ``(k,)``, int64."""
         counts = self._first[sources + 1] - self._first[sources]
         rows = np.repeat(np.arange(len(sources)), counts)
         within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,8 +1,8 @@
 """Samples -> batches: which samples, crops, captions and replacements, all functions of (seed, position).
 
-Batch ``s`` of batches of ``b`` holds positions ``s b`` to ``(s + 1) b - 1`` of the order (`order.py`); the last one ends
-exactly at ``samples_seen``. Each process makes its own run of consecutive samples of it (`world.py`). So any batch can
-be made without the ones before it, by any number of processes and threads: the step is all that resuming needs. A
+Batch ``s`` of batches of ``b`` holds positions ``s b`` to ``(s + 1) b - 1`` of the order (`order.py`); the last one
+ends exactly at ``samples_seen``. Each process makes its own run of consecutive samples of it (`world.py`). So any batch
+can be made without the ones before it, by any number of processes and threads: the step is all that resuming needs. A
 corrupt image is replaced by another sample, drawn by the position, and counted. Decoded images stay in memory up to a
 budget and are never evicted: epochs visit everything equally often, so whatever is kept is as good as anything else,
 while a least-recently-used cache would drop each image just before its turn.
@@ -56,6 +56,7 @@ class Batch:
         label_rows: ``(k,) int64`` ascending, which sample each label is of; None if the data set has no labels.
         label_ids: ``(k,) int64``, which class.
         replaced: samples of this batch that stand in for a corrupt one.
+        label_weights: ``(k,) float32``, how much of each class; None = 1.
     """
 
     step: int
@@ -69,6 +70,7 @@ class Batch:
     label_rows: np.ndarray | None
     label_ids: np.ndarray | None
     replaced: int
+    label_weights: np.ndarray | None = None
 
 
 class StepPlan(Protocol):

@@ -10,11 +10,11 @@ the pool is stored, where a shuffled index would take 16 bytes a sample. The pri
 uniform over all n! orders, and a batch of 128 costs about 0.2 ms.
 
 Large pools are permuted on two levels, so that disks and object stores see long reads: blocks of `BLOCK` consecutive
-samples are permuted, and windows of `WINDOW` blocks are permuted within. A window is drawn from 256 places all over the
-pool and is read once, block by block, while it lasts: 32,768 samples, a gigabyte or two, which the page cache holds. A
-shuffle buffer of 5,000 samples over shuffled shards mixes the one or two shards that are open. Each epoch begins its
-blocks at another sample, so that other samples are neighbours, and the blocks that fill no window of their own join the
-last one. Pools of less than two windows are one window, and are permuted sample by sample.
+samples are permuted, and windows of `WINDOW` blocks are permuted within. A window is drawn from 512 places all over the
+pool and is read once, block by block, while it lasts: 65,536 samples, two or three gigabytes, which the page cache
+holds. A shuffle buffer of 5,000 samples over shuffled shards mixes the one or two shards that are open. Each epoch
+begins its blocks at another sample, so that other samples are neighbours, and the blocks that fill no window of their
+own join the last one. Pools of less than two windows are one window, and are permuted sample by sample.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from . import streams
 
 ROUNDS = 8
 BLOCK = 128  # samples that lie, and are read, one after another
-WINDOW = 256  # blocks whose samples are mixed
+WINDOW = 512  # blocks whose samples are mixed
 
 
 def positions(seed: int, n: int, start: int, stop: int) -> np.ndarray:
     """Samples at positions ``start..stop-1`` of the training order, ``(stop - start,) int64`` in 0..n-1."""
     if n < 1:
         raise ValueError(f"an order over {n} samples")
-    found = np.empty(max(0, stop - start), np.int64)
-    at = start
+    found = np.zeros(max(0, stop - start), np.int64)
+    at = start if n > 1 else stop
     while at < stop:
         epoch, first = divmod(at, n)
         end = min(stop, (epoch + 1) * n)

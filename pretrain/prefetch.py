@@ -87,14 +87,14 @@ def _begun(pool: ThreadPoolExecutor, draft: Draft[T]) -> Future[T]:
     def finish() -> None:
         try:
             made.set_result(draft.finish())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  (it is the consumer's)
             made.set_exception(error)
 
     def run(piece: Callable[[], None]) -> None:
         nonlocal left
         try:
             piece()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  (it is the consumer's)
             with lock:
                 if not made.done():
                     made.set_exception(error)

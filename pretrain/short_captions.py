@@ -1,5 +1,5 @@
-"""Captions of fewer tokens than the text tower has positions for, in the towers for which `towers.py` has no route of
-its own: SigLIP's bidirectional one, CoCa's, Hugging Face's. Positions and the causal mask are cut to the captions' length.
+"""Captions of fewer tokens than the text tower has positions for, where `towers.py` has no route of its own: SigLIP's
+bidirectional tower, CoCa's, Hugging Face's. Positions and the causal mask are cut to the captions' length.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Captions cut to fewer tokens than their tokenizer gives, with the end mark in the last column of those that are cut."""
+"""Captions cut to fewer tokens than their tokenizer gives; those that are cut have the end mark in the last column."""
 
 from __future__ import annotations
 

@@ -61,7 +61,8 @@ class SpeedMeter:
             device: its name, for the record.
         """
         self._path = storage.join(scratch, LIVE_FOLDER, TOTALS_FILE) if scratch else ""
-        self._flops, self._peak, self._devices, self._device = flops_per_sample, peak_flops, devices, device
+        self.flops_per_sample = flops_per_sample  # may be set once the first batch has shown it
+        self._peak, self._devices, self._device = peak_flops, devices, device
         self._clock = clock
         self.totals = Totals()
         if self._path and storage.exists(self._path):
@@ -119,8 +120,8 @@ class SpeedMeter:
         found = {"samples_per_second": sums.samples / sums.seconds, "data_wait": sums.wait_seconds / sums.seconds}
         if sums.tokens:
             found["tokens_per_second"] = sums.tokens / sums.seconds
-        if self._flops:
-            found["flops_per_second"] = found["samples_per_second"] * self._flops
+        if self.flops_per_sample:
+            found["flops_per_second"] = found["samples_per_second"] * self.flops_per_sample
             if self._peak:
                 found["mfu"] = found["flops_per_second"] / (self._peak * self._devices)
         return found
@@ -133,8 +134,8 @@ class SpeedMeter:
         """
         self.reading()
         found: dict[str, Any] = {**asdict(self.totals), **self._rates(self.totals)}
-        if self._flops:
-            found["flops"] = self._flops * samples_seen
+        if self.flops_per_sample:
+            found["flops"] = self.flops_per_sample * samples_seen
         return {**found, "device": self._device, "devices": self._devices}
 
 

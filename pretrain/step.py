@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ class Step:
         self._wrapped, self._objective, self._world, self._device = wrapped, objective, world, device
         self._arithmetic, self._prepare, self._reads_text = arithmetic, prepare, reads_text
         self._micro_batch, self._teachers, self._scale_loss = micro_batch, teachers, scale_loss
+        self._labelled: int | None = None
 
     def gradients(self, batch: Batch) -> Terms:
         """Add the batch's gradients to the weights' `grad`, summed over processes.
@@ -69,7 +71,9 @@ class Step:
         Returns:
             This process's part of each term of the loss, detached, unscaled.
         """
-        pieces = _pieces(len(batch.images), self._micro_batch)
+        largest = -(-batch.total // self._world.size)  # all processes make equally many passes
+        pieces = _pieces(len(batch.images), self._micro_batch, largest)
+        self._labelled = self._count_labelled(batch)
         if len(pieces) == 1:
             features = self._features(self._forward(batch, 0, pieces[0]), batch, pieces[0])
             terms = self._objective.terms(features, self._world)
@@ -88,10 +92,18 @@ class Step:
 
     def measure(self, batch: Batch) -> tuple[Features, Terms]:
         """Features and terms of the loss without gradients, in one pass."""
+        self._labelled = self._count_labelled(batch)
         with torch.no_grad():
             whole = slice(0, len(batch.images))
             features = self._features(self._forward(batch, 0, whole, self._wrapped.network), batch, whole)
             return features, self._objective.terms(features, self._world)
+
+    def _count_labelled(self, batch: Batch) -> int | None:
+        """Samples of the whole batch that have a label; None if the data has none."""
+        if batch.label_rows is None:
+            return None
+        own = len(np.unique(batch.label_rows))
+        return own if self._world.size == 1 else int(self._world.sum(torch.tensor(own, device=self._device)))
 
     def _cached(self, batch: Batch, pieces: list[slice]) -> Terms:
         with torch.no_grad(), _unrecorded_statistics(self._wrapped.network):
@@ -152,7 +164,12 @@ class Step:
         if batch.label_rows is not None:
             inside = (batch.label_rows >= piece.start) & (batch.label_rows < piece.stop)
             rows, ids = batch.label_rows[inside] - piece.start, batch.label_ids[inside]
-            labels = Labels(torch.from_numpy(rows).to(self._device), torch.from_numpy(ids).to(self._device))
+            weights = None if batch.label_weights is None else torch.from_numpy(batch.label_weights[inside])
+            labels = Labels(
+                torch.from_numpy(rows).to(self._device),
+                torch.from_numpy(ids).to(self._device),
+                None if weights is None else weights.to(self._device),
+            )
         teachers: list[TeacherFeatures] = self._teachers(batch, piece) if self._teachers else []
         for i, teacher in enumerate(teachers):
             teacher.projected_image = out.get(f"projected{i}")
@@ -166,15 +183,16 @@ class Step:
             logits=out.get("logits"),
             bias=out.get("bias"),
             labels=labels,
+            labelled_total=self._labelled,
             teachers=teachers,
         )
 
 
-def _pieces(count: int, micro_batch: int) -> list[slice]:
-    """Even parts of ``0..count-1``, of `micro_batch` at most; one, maybe empty, if there is no limit."""
-    parts = max(1, -(-count // micro_batch)) if micro_batch else 1
-    ends = [count * i // parts for i in range(parts + 1)]
-    return [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+def _pieces(count: int, micro_batch: int, largest: int) -> list[slice]:
+    """Even parts of ``0..count-1``, of `micro_batch` at most; one if there is no limit. There are as many as a process
+    with `largest` samples needs, so some may be empty."""
+    parts = max(1, -(-largest // micro_batch)) if micro_batch else 1
+    return [slice(a, b) for a, b in pairwise(count * i // parts for i in range(parts + 1))]
 
 
 @contextmanager

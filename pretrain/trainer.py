@@ -2,9 +2,9 @@
 
 The loop is the one place where everything meets: what is trained (`assembly.py`), its batches (`loader.py`), one step
 (`step.py`, `optimizer.py`), the rate (`phases.py`), the state (`checkpoint.py`) and what is left in the end
-(`export.py`). Nothing in it depends on the clock but *when* the state is saved. Steps since the last save are done again
-after a kill: at most `checkpoint_every_s` seconds of work. On one CPU thread and the same number of processes the result
-is exact to the bit; another number of either, or a GPU, rounds differently.
+(`export.py`). Nothing in it depends on the clock but *when* the state is saved. Steps since the last save are done
+again after a kill: at most `checkpoint_every_s` seconds of work. On one CPU thread and the same number of processes the
+result is exact to the bit; another number of either, or a GPU, rounds differently.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ def train(
     world: World = ALONE,
     stop: Callable[[], bool] | None = None,
     validation: Samples | None = None,
+    classes: LabelSpace | None = None,
     facts: CardFacts | None = None,
 ) -> TrainReport:
     """Train and write a model's folder.
@@ -127,6 +128,7 @@ def train(
         world: this process's place, if several train together; each calls this with the same arguments.
         stop: asked now and then whether to save the state and stop; SIGTERM asks as well.
         validation: samples that the model is measured on at snapshots and at the end.
+        classes: of the data set's labels, where the recipe learns labels; default: those that the data set names.
         facts: for the model card.
 
     Raises:
@@ -136,7 +138,8 @@ def train(
     """
     place = pick_device(device)
     settled = pick_precision(recipe.precision, place)
-    classes = LabelSpace(tuple(dataset.classes)) if recipe.label_options is not None else None
+    if recipe.label_options is not None:
+        classes = classes or LabelSpace(tuple(dataset.classes))
     assembly = assemble(recipe, model, seed, place, start, classes)
     plan = plan_phases(
         recipe.phases,

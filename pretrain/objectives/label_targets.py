@@ -50,9 +50,8 @@ def labelled_total(labels: Labels, features: Features, world: World) -> torch.Te
     Raises:
         ValueError: `features` are a piece of this process's samples, and do not say how many are labelled in all.
     """
-    known: int | None = getattr(features, "labelled_total", None)
-    if known is not None:
-        return torch.tensor(float(max(1, known)), device=labels.rows.device)
+    if features.labelled_total is not None:
+        return torch.tensor(float(max(1, features.labelled_total)), device=labels.rows.device)
     start, stop = world.share(features.total)
     if len(features.image) != stop - start:
         raise ValueError("a piece of a batch must come with `labelled_total`: the mean is over the whole batch")

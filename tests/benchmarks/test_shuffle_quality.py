@@ -13,7 +13,8 @@ from curate.pretrain.order import positions
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "shuffle_quality.py"
 SPEC = importlib.util.spec_from_file_location("shuffle_quality", PATH)
-assert SPEC and SPEC.loader
+assert SPEC is not None
+assert SPEC.loader is not None
 quality = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(quality)
 

@@ -1,7 +1,8 @@
 """A driver of its own process for tests: one stage that trains an integer in a group of processes.
 
 ``python group_run.py FOLDER ADDRESS PROCESSES STEPS [SAVE_EVERY]`` exits as the command line does. The training adds,
-at each step, the sum of all ranks + 1 to a number, and saves (step, number) in its scratch folder.
+at each step, the sum of all ranks + 1 to a number, and saves (step, number) in its scratch folder; with SAVE_EVERY 0 it
+never saves, and does not stop when it is asked to.
 """
 
 import json
@@ -94,9 +95,9 @@ def train(task: Task, steps: int, save_every: int) -> dict[str, Any]:
             state = {"step": state["step"] + 1, "number": state["number"] + int(ours.item())}
             time.sleep(STEP_S)
             task.progress(state["step"], steps)
-            if state["step"] % save_every == 0:
+            if save_every and state["step"] % save_every == 0:
                 save()
-            if stop.requested() and state["step"] < steps:
+            if stop.requested() and state["step"] < steps and save_every:
                 save()
                 raise Stopped(state["step"], steps)
     if rank == 0:

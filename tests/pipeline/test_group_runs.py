@@ -42,11 +42,18 @@ def test_a_stopped_run_has_saved_its_last_step(tmp_path, address, processes):
     assert f"fake model: stopped after {saved['step']:,} of 3,000 samples; run again to go on" in " ".join(said.split())
     assert not list(tmp_path.glob("artifacts/fake-*/scratch/.stop/*"))
     wait_for(lambda: ended(*members))
-    # and it goes on from there; the same signal twice ends it at once
-    driver = start(tmp_path, address, processes, 3000, 2000)
-    wait_for(lambda: members_of(tmp_path) != members)
-    driver.kill()
-    driver.wait()
+
+
+def test_a_second_signal_ends_what_does_not_stop(tmp_path):
+    driver = start(tmp_path, "processes", 1, 3000, 0)
+    wait_for(lambda: bool(list(tmp_path.glob("artifacts/fake-*/scratch/.stop/*.asks"))))
+    driver.send_signal(signal.SIGTERM)
+    time.sleep(3)
+    assert driver.poll() is None  # it has up to 20 s
+    driver.send_signal(signal.SIGTERM)
+    code, said = finish(driver, 10)
+    assert code == 130, said
+    wait_for(lambda: ended(*members_of(tmp_path)))
 
 
 def test_a_member_that_gets_sigterm_saves_and_its_group_goes_on(tmp_path):

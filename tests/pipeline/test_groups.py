@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import cloudpickle
+import psutil
 import pytest
 from group_run import ended, wait_for
 
@@ -103,9 +104,9 @@ def test_a_group_that_hangs_is_given_up_and_nothing_stays(tmp_path):
     assert outcome.crashed
     assert "given up after 1 attempts: process " in str(outcome.error)
     assert "longer than 8 s" in str(outcome.error)
-    pids = [int(path.read_text()) for path in tmp_path.iterdir()]
-    assert len(pids) == 2
-    wait_for(lambda: ended(*pids))
+    host = engine._host._process
+    assert host is not None
+    wait_for(lambda: not psutil.Process(host.pid).children())  # it may have hung while it loaded torch
     engine.close()
 
 

@@ -88,8 +88,11 @@ def test_pairs_are_mixed_only_if_both_may():
 
 def test_shares_follow_their_distribution():
     n = 8000
+    for alpha in (1.0, 2.0):  # smaller ones have much of their mass within half a step of 0 and 1
+        blended = plan(MixOptions(mixup=alpha), 1, 0, 0, np.ones(n, bool), SIZE)
+        assert kstest(blended.keep[::2], beta(alpha, alpha).cdf).statistic < 0.03
     blended = plan(MixOptions(mixup=0.3), 1, 0, 0, np.ones(n, bool), SIZE)
-    assert kstest(blended.keep[::2], beta(0.3, 0.3).cdf).statistic < 0.03
+    assert np.std(blended.keep[::2]) == pytest.approx(beta(0.3, 0.3).std(), abs=0.01)
     both = plan(BOTH, 1, 0, 0, np.ones(n, bool), (224, 224))
     assert np.mean(both.keep[::2] < 1) == pytest.approx(0.8, abs=0.03)
     assert np.mean(both.cut[::2]) == pytest.approx(0.4, abs=0.03)

@@ -26,6 +26,15 @@ NEEDS_MORE = ("bnb", "fused", "kron", "adahessian")  # a GPU; a compiler; second
 TIMMS = [name for name in timm.optim.list_optimizers() if not name.startswith(NEEDS_MORE)]
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Several threads on so small tensors do nothing but wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Net(nn.Module):
     """Small, but with all kinds of parameters and names that the groups know."""
 

@@ -17,6 +17,7 @@ def test_every_epoch_is_a_permutation(seed, n, epoch):
     assert np.array_equal(np.sort(order), np.arange(n))
 
 
+@settings(deadline=None)
 @given(seed=seeds, n=st.integers(1, 400), cuts=st.lists(st.integers(0, 1500), min_size=2, max_size=6))
 def test_any_slicing_gives_the_same_sequence(seed, n, cuts):
     cuts = sorted(cuts)
@@ -98,7 +99,7 @@ def small_windows(monkeypatch):
     monkeypatch.setattr(order, "WINDOW", 6)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=seeds, n=st.integers(1, 700), epoch=st.integers(0, 10**6), cuts=st.lists(st.integers(0, 900), max_size=4))
 def test_windows_make_a_permutation_that_can_be_read_from_anywhere(small_windows, seed, n, epoch, cuts):
     start, stop = epoch * n, epoch * n + n
@@ -110,7 +111,7 @@ def test_windows_make_a_permutation_that_can_be_read_from_anywhere(small_windows
 
 
 @given(seed=seeds, n=st.integers(96, 700))
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_window_is_a_few_blocks_of_consecutive_samples(small_windows, seed, n):
     found = positions(seed, n, 0, n)
     for window in range(n // 48 - 1):
@@ -143,4 +144,13 @@ def test_a_large_pool_is_mixed_from_all_over():
 
 def test_the_two_level_order_is_the_same_everywhere():
     """Golden values: a change here would change every training of a large pool."""
-    assert positions(0, 1_000_003, 999_999, 1_000_007).tolist() == [915801, 758426, 661216, 507377, 673871, 381421, 449078, 422728]
+    assert positions(0, 1_000_003, 999_999, 1_000_007).tolist() == [
+        561430,
+        819732,
+        107797,
+        348615,
+        362871,
+        935910,
+        699006,
+        429268,
+    ]

@@ -14,6 +14,15 @@ VISION = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "lay
 TEXT = {"context_length": 40, "vocab_size": 258, "width": 32, "heads": 2, "layers": 2}
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Several threads on so small tensors do nothing but wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def model_of(vision=None, text=None, make=open_clip.CLIP):
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -38,9 +38,7 @@ def as_labels(sets: list[dict[int, float]]) -> Labels:
     )
 
 
-batches = st.lists(
-    st.dictionaries(st.integers(0, CLASSES - 1), st.floats(0.05, 1), max_size=3), min_size=1, max_size=6
-)
+batches = st.lists(st.dictionaries(st.integers(0, CLASSES - 1), st.floats(0.05, 1), max_size=3), min_size=1, max_size=6)
 seeds = st.integers(0, 1000)
 
 
@@ -170,7 +168,7 @@ def test_pieces_add_up_to_the_whole(objective):
         piece = features(logits[a:b], as_labels(sets[a:b]), 5)
         with pytest.raises(ValueError, match="labelled_total"):
             objective.terms(piece, ALONE)
-        piece.labelled_total = 3  # type: ignore[attr-defined]
+        piece.labelled_total = 3
         (part,) = objective.terms(piece, ALONE).values()
         parts.append(part.item())
     assert sum(parts) == pytest.approx(whole.item(), rel=1e-5)
@@ -196,6 +194,6 @@ def test_errors_name_what_is_wrong():
     headless.logits = None
     with pytest.raises(ConfigError, match="softmax needs a classification head"):
         SoftmaxObjective().terms(headless, ALONE)
+    small = SemanticSoftmaxObjective(build_hierarchy(("a", "b"), {}))
     with pytest.raises(ConfigError, match="7 classes, the hierarchy 2"):
-        small = build_hierarchy(("a", "b"), {})
-        SemanticSoftmaxObjective(small).terms(features(draw(1, 1), as_labels([{0: 1.0}])), ALONE)
+        small.terms(features(draw(1, 1), as_labels([{0: 1.0}])), ALONE)
