@@ -14,7 +14,8 @@ from ..eval.suites import SuiteOption, parse_suites
 from ..filters.base import Filter, Scorer
 from ..filters.embedding_imports import EMBEDDING_IMPORTS, EmbeddingImport
 from ..filters.registered import FILTERS, SCORERS
-from ..pretrain.recipe import RECIPES, Recipe
+from ..pretrain.datacomp_scales import RECIPES
+from ..pretrain.recipe import Recipe
 from ..registry import Options, unknown
 from ..shards.sources import SOURCES
 from ..shards.sources.base import IngestOptions, Source
@@ -205,6 +206,7 @@ class ReportConfig(Options):
 
     gallery: int = Field(12, ge=0, le=200, description="Examples per gallery (kept, and dropped, per filter).")
     price_per_cpu_hour: float | None = Field(None, ge=0, description="Adds a cost column, in your currency.")
+    price_per_gpu_hour: float | None = Field(None, ge=0, description="Price of one GPU for an hour, likewise.")
 
 
 class ClusterConfig(Options):

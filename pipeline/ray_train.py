@@ -4,7 +4,7 @@ Ray Train knows nothing of what they do: state is saved and found by the call it
 nodes must see (the run's workdir on shared storage). So no checkpoint passes through Ray Train, and when a group fails
 it is not restarted by Ray Train, but by the engine, like any call.
 
-Price: about 18 s from the call to its first line on two cores, against 4 s for processes of one machine without Ray;
+Price: 18 to 43 s from the call to its first line on two cores, against 4 s for processes of one machine without Ray;
 groups of one process are ordinary calls. Members take a thousandth of a CPU each, which is always free, because workers
 leave a hundredth of each CPU: a group never waits for idle workers, and shares the cores with busy ones.
 """

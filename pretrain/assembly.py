@@ -20,8 +20,10 @@ from .models import ModelSpec, Preprocess, build, resolve_model
 from .network import PairNetwork
 from .objectives.base import Objective
 from .objectives.logit_scale import initial_bias, initial_scale
+from .phases import PhasePlan
 from .recipe import PairRecipe, Recipe, SigLipRecipe, SupervisedRecipe
-from .resize_positions import grid_of
+from .resize_positions import allow_image_size, grid_of
+from .short_captions import allow_text_length
 from .teachers import Teachers
 from .token_reduction import PatchSelection, install_patch_selection
 from .tokenizer import Tokenizer, tokenizer_for
@@ -73,9 +75,26 @@ class Assembly:
             raise ConfigError(f"phases: the text tower of {self.name} has no end mark; use text_cut: truncate")
         return text_ends(tower, tokens)
 
+    @property
+    def visual(self) -> Any:
+        """The image tower, as open_clip or timm made it."""
+        return self.network.model.visual if self.spec is not None else self.network.tower.model
+
+    def allow(self, plan: PhasePlan) -> None:
+        """Make the model ready for the inputs of all phases.
+
+        Raises:
+            ConfigError: it does not take them.
+        """
+        for span in plan.spans:
+            if span.view.image_size != self.preprocess.size:
+                allow_image_size(self.visual, span.view.image_size)
+            if span.text_length and self.spec is not None:
+                allow_text_length(self.network.model, span.text_length)
+
     def patch_count(self, size: tuple[int, int]) -> int:
         """Patches of an image of that size."""
-        visual = self.network.model.visual if self.spec is not None else self.network.tower.model
+        visual = self.visual
         if isinstance(visual, VisionTransformer):
             rows, columns = grid_of(visual, size)
         else:

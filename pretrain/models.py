@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import ConfigError
 from ..registry import unknown
 from ..shards import storage
+from .classifier_folder import is_classifier_folder, open_classifier_folder
 from .timm_names import is_timm, resolve_timm
 
 if TYPE_CHECKING:
@@ -109,12 +110,14 @@ def model_identity(name: str) -> str:
     Raises:
         ConfigError: no such model.
     """
+    if is_classifier_folder(name):
+        return open_classifier_folder(name).identity
     return (resolve_timm(name) if is_timm(name) else resolve_model(name)).identity
 
 
 def modalities_of(name: str) -> tuple[Modality, ...]:
     """What a model embeds; cheap enough for planning. The name is not looked up."""
-    return ("image",) if is_timm(name) else ("image", "text")
+    return ("image",) if is_timm(name) or is_classifier_folder(name) else ("image", "text")
 
 
 def resolve_model(name: str) -> ModelSpec:
@@ -128,6 +131,8 @@ def resolve_model(name: str) -> ModelSpec:
             f"{name!r} is an image model; one with a text tower is needed here. To train it with captions, name it as "
             "`vision_cfg.timm_model_name` of a model JSON in open_clip's format"
         )
+    if is_classifier_folder(name):
+        raise ConfigError(f"{name} is an image classifier; a model with a text tower is needed here")
     ours, theirs = _own_configs(), _open_clip_configs()
     if name in ours:
         return _spec(name, _read(ours[name]), "clip")

@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from ..errors import ConfigError
+from .batch_norm import shared_statistics
 from .world import World
 
 Sharding = Literal["ddp", "fsdp"]
@@ -36,10 +38,10 @@ class Wrapped:
         self.module = network
         self.factor = 1.0
         self.sharded = False
+        self._alone: list[nn.Parameter] = []  # parameters that FSDP does not take
         if world.size == 1:
             return
-        if device.type == "cuda" and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
-            network = self.network = self.module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        shared_statistics(network)
         if sharding == "fsdp":
             self._shard(network)
             self.sharded = True
@@ -48,16 +50,39 @@ class Wrapped:
             self.module = nn.parallel.DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True)
             self.factor = float(world.size)
 
-    @staticmethod
-    def _shard(network: nn.Module) -> None:
+    def _shard(self, network: nn.Module) -> None:
         from torch.distributed.fsdp import fully_shard
 
         blocks = [m for m in network.modules() if type(m).__name__ in BLOCKS]
         if not blocks:
             raise ConfigError("sharding is fsdp, but this model has no repeated blocks to shard; use ddp")
-        for block in (*blocks, network):
-            sharded: Any = fully_shard(block)
+        self._alone = [p for p in network.parameters() if p.ndim == 0]
+        for block in blocks:
+            fully_shard(block)
+        fully_shard(network, ignored_params=set(self._alone))
+        for module in (*blocks, network):
+            sharded: Any = module
             sharded.set_gradient_divide_factor(1.0)
+            sharded.set_force_sum_reduction_for_comms(dist.get_backend() == "gloo")  # which cannot scale as it sums
+
+    def finish_gradients(self) -> None:
+        """After the last backward pass of a step: exchange what no wrapper exchanges."""
+        for p in self._alone:
+            if p.grad is not None:
+                dist.all_reduce(p.grad)
+
+    def clip(self, largest: float) -> torch.Tensor:
+        """Bring the norm of the gradient of all weights down to `largest` (infinity: measure only); returns the norm
+        before, the same in all processes."""
+        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        if not self.sharded:
+            return nn.utils.clip_grad_norm_(parameters, largest)
+        kinds = [[p for p in parameters if p.ndim], [p for p in parameters if not p.ndim]]  # sharded ones and the others
+        norms = [nn.utils.get_total_norm([cast(torch.Tensor, p.grad) for p in some]) for some in kinds if some]
+        norm = torch.stack([cast(Any, n).full_tensor() if hasattr(n, "full_tensor") else n for n in norms]).norm()
+        for some in kinds:
+            nn.utils.clip_grads_with_norm_(some, largest, norm)
+        return norm
 
     @contextmanager
     def without_exchange(self, on: bool) -> Iterator[None]:

@@ -111,12 +111,13 @@ def parameter_groups(network: nn.Module, options: Optimizer, weight_decay: float
     """
     named: Mapping[str, nn.Parameter] = {n: p for n, p in network.named_parameters() if p.requires_grad}
     factors = rate_factors(named, options)
-    groups: dict[tuple[bool, float, int], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, float, int, bool], list[nn.Parameter]] = {}
     for name, p in named.items():
         pieces = orthogonal_pieces(name, p) if isinstance(options, Muon) else 0
-        groups.setdefault((decays(name, p), factors[name], pieces), []).append(p)
+        sharded = hasattr(p, "device_mesh")  # torch's fused optimizers take sharded and whole ones in turn only
+        groups.setdefault((decays(name, p), factors[name], pieces, sharded), []).append(p)
     made = []
-    for (decaying, factor, pieces), parameters in sorted(groups.items(), key=lambda item: item[0]):
+    for (decaying, factor, pieces, _), parameters in sorted(groups.items(), key=lambda item: item[0]):
         group = {"params": parameters, "weight_decay": weight_decay if decaying else 0.0, "lr_scale": factor}
         if pieces:
             group |= {"orthogonal": True, "pieces": pieces}

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .batch_norm import SharedBatchNorm
 from .features import Features, Labels, TeacherFeatures
 from .loader import Batch
 from .network import Outputs
@@ -64,6 +65,7 @@ class Step:
         self._arithmetic, self._prepare, self._reads_text = arithmetic, prepare, reads_text
         self._micro_batch, self._teachers, self._scale_loss = micro_batch, teachers, scale_loss
         self._labelled: int | None = None
+        self._norms = [m for m in wrapped.network.modules() if isinstance(m, SharedBatchNorm)]
 
     def gradients(self, batch: Batch) -> Terms:
         """Add the batch's gradients to the weights' `grad`, summed over processes.
@@ -88,6 +90,7 @@ class Step:
                     some = self._objective.terms(features, self._world)
                     self._backward(some)
                 terms = {name: terms.get(name, 0) + term.detach() for name, term in some.items()}
+        self._wrapped.finish_gradients()
         return {name: term.detach() for name, term in terms.items()}
 
     def measure(self, batch: Batch) -> tuple[Features, Terms]:
@@ -149,6 +152,8 @@ class Step:
             if not len(tokens):
                 tokens = np.zeros((1, batch.tokens.shape[1]), np.int64)
         self._prepare(batch, number, piece)
+        for norm in self._norms:
+            norm.counts = not empty
         with self._arithmetic():
             out = (module or self._wrapped.module)(images, tokens)
         if place is not None and (some or len(out["text"]) < len(images)):

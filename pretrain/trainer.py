@@ -22,8 +22,8 @@ from . import streams
 from .assembly import Assembly, assemble
 from .checkpoint import Checkpoints, TrainingState, agreed
 from .ema import Ema
-from .export import Finished, checkpoint_value, publish
-from .flops import peak_flops
+from .export import Finished, checkpoint_value, publish, published
+from .flops import network_flops, peak_flops
 from .label_space import LabelSpace
 from .loader import Batch, Loader
 from .locking import stand_still
@@ -149,6 +149,7 @@ def train(
         assembly.context_length,
         recipe.crop_scale,
     )
+    assembly.allow(plan)
     loader = Loader(
         dataset,
         assembly.tokenizer,
@@ -163,7 +164,7 @@ def train(
         plan=plan,
         pin=place.type == "cuda",
     )
-    described = {"recipe": recipe.described(), "samples_seen": samples_seen, "seed": seed, "processes": world.size}
+    described = {"recipe": recipe.described(), "samples_seen": samples_seen, "seed": seed}
     inputs = Inputs({**described, "data": dataset.identity(), **assembly.identity})
     run = _Training(recipe, assembly, plan, loader, dataset, world, place, settled, seed)
     with ExitStack() as stack:
@@ -287,6 +288,8 @@ class _Training:
             seen = self.plan.samples_before(batch.step + 1)
             rate = self.plan.rate(batch.step, self.recipe.schedule, self.recipe.lr, self.recipe.warmup)
             set_rate(self.optimizer, rate)
+            if self.speed.flops_per_sample is None and len(batch.images) and not self.wrapped.sharded:
+                self.speed.flops_per_sample = self._flops(batch)
             norm = self._one_step(self._shortened(batch))
             self.state.step += 1
             self.state.replaced += batch.replaced
@@ -309,9 +312,15 @@ class _Training:
                 self.saves.close()
                 raise Stopped(seen, budget)
 
+    def _flops(self, batch: Batch) -> float:
+        """Operations per sample, by the shapes of a batch."""
+        tokens = batch.tokens if self.recipe.reads_captions and len(batch.tokens) else None
+        height, width = batch.images.shape[1:3]
+        return network_flops(self.assembly.network, (height, width), len(batch.images), tokens)
+
     def _one_step(self, batch: Batch) -> torch.Tensor | None:
         """Gradients and a step of the optimizer; returns the gradient's norm if it was needed."""
-        single = len(batch.images) < 2 and _has_batch_norm(self.network)
+        single = batch.total < 2 and _has_batch_norm(self.network)
         if single:
             self._training_mode(False)  # one sample has no batch statistics; batch norm would refuse it
         terms = self.step.gradients(batch)
@@ -319,8 +328,7 @@ class _Training:
         norm = None
         if self.recipe.grad_clip or self.recipe.skip_bad_steps:
             largest = self.recipe.grad_clip or float("inf")
-            norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), largest)
-            norm = whole(norm) if self.wrapped.sharded else norm
+            norm = self.wrapped.clip(largest)
         if self._bad(norm):
             self.record.add({name: torch.zeros_like(term) for name, term in terms.items()})
         else:
@@ -405,7 +413,9 @@ class _Training:
             if self.world.rank == 0:
                 copies = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
                 epoch = int(seen / len(self.dataset))
-                value = checkpoint_value(self.assembly.name, epoch, self.state.step, seen, copies)
+                value = checkpoint_value(
+                    self.assembly.name, epoch, self.state.step, seen, published(self.assembly, copies)
+                )
                 self.saves.writer.submit(self.snapshots.job(value, made, self.state.validation))
         self.speed.start()
 

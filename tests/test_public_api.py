@@ -29,7 +29,7 @@ def test_only_the_engine_imports_ray():
         for path in (root / room).rglob("*.py")
         if any(line.strip().startswith(("import ray", "from ray")) for line in path.read_text().splitlines())
     }
-    assert users == {"pipeline/engine.py"}
+    assert users == {"pipeline/engine.py", "pipeline/ray_train.py"}
 
 
 def test_lower_floors_never_import_higher_ones():

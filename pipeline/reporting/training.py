@@ -85,7 +85,7 @@ def training(arm: str, seed: int, report: Mapping[str, Any], prices: ReportConfi
 def _cost(speed: Mapping[str, Any], prices: ReportConfig) -> float | None:
     """Hours of all devices times the price of one; None without a price or without a clock."""
     on_gpu = speed.get("device", "cpu") != "cpu"
-    price = getattr(prices, "price_per_gpu_hour", None) if on_gpu else prices.price_per_cpu_hour
+    price = prices.price_per_gpu_hour if on_gpu else prices.price_per_cpu_hour
     if price is None or "seconds" not in speed:
         return None
     return speed["seconds"] / 3600 * speed.get("devices", 1) * price

@@ -50,8 +50,6 @@ class Training:
         }
         if self.start_weights:
             value["start"] = self.start_weights
-        if self.processes > 1:
-            value["processes"] = self.processes  # sums are rounded in another order
         if self.license:
             value["license"] = self.license
         return value
