@@ -27,6 +27,8 @@ from . import streams
 from .augment import augment
 from .augment_options import Augment
 from .jpeg_crop import Source, crop_into, open_source, whole
+from .mixed_batch import Mixing
+from .mixup import whole_pairs
 from .prefetch import Draft, made_ahead
 from .samples import Samples
 from .short_tokens import cut_tokens, end_mark
@@ -113,6 +115,7 @@ class Loader:
         augment: Augment | None = None,
         plan: StepPlan | None = None,
         pin: bool = False,
+        mixing: Mixing | None = None,
     ) -> None:
         """
         Args:
@@ -124,6 +127,7 @@ class Loader:
             views: how a step's samples are looked at, in place of `image_size` and `crop_scale`.
             plan: steps of different sizes, in place of `batch_size`, `samples_seen` and `views`.
             pin: keep images in page-locked memory, from which a GPU copies by itself; needs a GPU.
+            mixing: of pictures that have labels and no captions.
         """
         self.steps = -(-samples_seen // batch_size) if batch_size > 0 else 0
         self.samples_seen = samples_seen
@@ -135,7 +139,7 @@ class Loader:
         self._view = plan.view if plan is not None else views or (lambda step: fixed)
         self._dataset, self._tokenizer, self._world, self._plan = dataset, tokenizer, world, plan
         self._batch_size, self._seed, self._threads = batch_size, seed, threads
-        self._augment = augment or Augment()
+        self._augment, self._mixing = augment or Augment(), mixing
         self._streams = {name: streams.key(seed, name) for name in ("crop", "replace", "augment")}
         self._memory = [_Memory(pin) for _ in range(_AHEAD + 1 if threads else 1)]
         self._decoded: dict[int, Source] = {}
@@ -181,7 +185,9 @@ class Loader:
     def _draft(self, step: int, slot: int) -> Draft[Batch]:
         """How the batch of a step is made, in the memory of a slot."""
         begin, end = self.samples_seen_after(step), self.samples_seen_after(step + 1)
-        first, stop = self._world.share(end - begin)
+        first, stop = own = self._world.share(end - begin)
+        if self._mixing is not None:
+            first, stop = whole_pairs(first, stop, end - begin)
         view = self._view(step)
         images = self._memory[slot].images(stop - first, view.image_size)
         samples = self._dataset.order(self._seed, begin + first, begin + stop)
@@ -191,7 +197,9 @@ class Loader:
             partial(self._make_images, batch, view, begin + first, at, min(at + _PIECE, len(samples)))
             for at in range(0, len(samples), _PIECE)
         ]
-        return Draft(pieces, partial(self._finish, batch, view, begin + first))
+        finish = partial(self._finish, batch, view, begin + first)
+        mixing = self._mixing
+        return Draft(pieces, finish if mixing is None else lambda: mixing(finish(), *own))
 
     def _finish(self, batch: Batch, view: View, position: int) -> Batch:
         """Captions and labels, of the samples as they are after replacements."""

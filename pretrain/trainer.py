@@ -29,6 +29,7 @@ from .loader import Batch, Loader
 from .locking import stand_still
 from .log_sinks import LiveLog
 from .loss_record import LossRecord
+from .mixed_batch import Mixing
 from .model_card import CardFacts, flat
 from .objectives.logit_scale import clamp
 from .optimizer import build_optimizer, set_rate
@@ -163,6 +164,7 @@ def train(
         augment=recipe.augment,
         plan=plan,
         pin=place.type == "cuda",
+        mixing=_mixing(recipe, seed),
     )
     described = {"recipe": recipe.described(), "samples_seen": samples_seen, "seed": seed}
     inputs = Inputs({**described, "data": dataset.identity(), **assembly.identity})
@@ -490,6 +492,13 @@ class _Training:
             )
             publish(out, finished)
         return report
+
+
+def _mixing(recipe: Recipe, seed: int) -> Mixing | None:
+    options, labels = recipe.mixes, recipe.label_options
+    if options is None or labels is None:
+        return None
+    return Mixing(options, seed, shared=labels.loss is None or labels.loss.type != "multi_label")
 
 
 def _has_batch_norm(network: nn.Module) -> bool:
