@@ -1,9 +1,7 @@
-"""WordNet's database files: from a word as it stands in a caption to synsets, by the steps that nltk 3.8.1 takes.
+"""WordNet: from a word as it stands in a caption to synsets, by the steps that nltk 3.8.1 takes (morphy(7WN)).
 
-A database is a folder of ``index.<pos>``, ``data.<pos>`` and ``<pos>.exc`` for noun, verb, adj and adv (wndb(5WN),
-morphy(7WN)); Debian's ``wordnet-base`` puts WordNet 3.0, whose offsets the ImageNet ids are, in `FOLDER`. A word's
-synsets are, after lower-casing: noun, verb, adjective and adverb in this order; within one, its base forms in order;
-within a form, the index file's order, which is by frequency. Base forms of a word in one part of speech:
+A word's synsets are, after lower-casing: noun, verb, adjective and adverb in this order; within one, its base forms in
+order; within a form, the index file's order, which is by frequency. Base forms of a word in one part of speech:
 
 * if the exception list has the word: the word itself and then its listed forms, as far as the index has them, and
   nothing else;
@@ -22,11 +20,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
-from ..errors import ConfigError, DataError
+from ..errors import DataError
+from ..shards.wordnet_files import FOLDER, read_index, wordnet_file, wordnet_lines
 
-FOLDER = "/usr/share/wordnet"
 FILES = {"n": "noun", "v": "verb", "a": "adj", "r": "adv"}
 """Parts of speech, in the order in which a word's synsets come."""
 DETACHMENT = {
@@ -70,7 +67,7 @@ class WordNet:
     def __init__(self, folder: str = FOLDER) -> None:
         self.folder = folder
         index_files(folder)  # all of them are there, or it says which is not
-        self.pos = {pos: _load(Path(folder), kind) for pos, kind in FILES.items()}
+        self.pos = {pos: _load(folder, kind) for pos, kind in FILES.items()}
 
     def base_forms(self, word: str, pos: str) -> list[str]:
         """The lemmas of one part of speech that a lower-case word is a form of, in order."""
@@ -102,7 +99,7 @@ def synset_names(folder: str = FOLDER) -> list[str]:
     """
     names = set()
     for path in data_files(folder):
-        for line in _lines(Path(path)):
+        for line in wordnet_lines(path):
             # offset lex_filenum ss_type w_cnt word ...; "(a)", "(p)", "(ip)" say where an adjective may stand
             fields = line.split(" ", 5)
             if len(fields) < 6:
@@ -118,7 +115,7 @@ def index_files(folder: str) -> list[str]:
         ConfigError: one is not there.
     """
     names = [name for kind in FILES.values() for name in (f"index.{kind}", f"{kind}.exc")]
-    return [str(_file(Path(folder), name)) for name in names]
+    return [wordnet_file(folder, name) for name in names]
 
 
 def data_files(folder: str) -> list[str]:
@@ -127,7 +124,7 @@ def data_files(folder: str) -> list[str]:
     Raises:
         ConfigError: one is not there.
     """
-    return [str(_file(Path(folder), f"data.{kind}")) for kind in FILES.values()]
+    return [wordnet_file(folder, f"data.{kind}") for kind in FILES.values()]
 
 
 @lru_cache(maxsize=2)
@@ -136,42 +133,12 @@ def wordnet(folder: str) -> WordNet:
     return WordNet(folder)
 
 
-def _file(folder: Path, name: str) -> Path:
-    path = folder / name
-    if not path.is_file():
-        raise ConfigError(
-            f"no WordNet database: {path} is not there; install Debian's wordnet-base or set `wordnet` to the folder "
-            "with index.noun"
-        )
-    return path
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Lines of a database file without its licence, whose lines begin with a blank."""
-    with open(path, encoding="utf-8", newline="\n") as file:
-        for line in file:
-            if not line.startswith(" ") and not line.isspace():
-                yield line
-
-
-def _load(folder: Path, kind: str) -> Pos:
-    index = {}
-    path = _file(folder, f"index.{kind}")
-    for line in _lines(path):
-        # lemma pos synset_cnt p_cnt [ptr_symbol...] sense_cnt tagsense_cnt offset [offset...]
-        try:
-            lemma, _, count, pointers, rest = line.split(" ", 4)
-            index[lemma] = rest.split(" ", int(pointers) + 2)[-1].strip()
-            whole = index[lemma].count(" ") + 1 == int(count)
-        except ValueError:
-            whole = False
-        if not whole:
-            raise DataError(f"{path}: not a line of a WordNet index: {line[:80]!r}")
+def _load(folder: str, kind: str) -> Pos:
     exceptions = {}
-    for line in _lines(_file(folder, f"{kind}.exc")):
+    for line in wordnet_lines(wordnet_file(folder, f"{kind}.exc")):
         word, *forms = line.split()
         exceptions[word] = forms
-    return Pos(index, exceptions)
+    return Pos(read_index(folder, kind), exceptions)
 
 
 def _detach(forms: list[str], rules: tuple[tuple[str, str], ...]) -> list[str]:

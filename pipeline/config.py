@@ -174,10 +174,12 @@ class PretrainConfig(Options):
         return self
 
     def effective_recipe(self) -> Any:
-        """The recipe with this section's overrides."""
-        return (
-            self.recipe if self.batch_size is None else self.recipe.model_copy(update={"batch_size": self.batch_size})
-        )
+        """The recipe with this section's overrides; one that brings model and budget tells those that are used."""
+        given = {"model": self.model, "samples_seen": self.samples_seen}
+        changed = {key: value for key, value in given.items() if key in type(self.recipe).model_fields}
+        if self.batch_size is not None:
+            changed["batch_size"] = self.batch_size
+        return self.recipe.model_copy(update=changed) if changed else self.recipe
 
 
 class EvalConfig(Options):
@@ -266,6 +268,8 @@ class Config(Options):
                 require("subset", section, name, self.subsets)
         for name in self.release.embeddings if self.release else []:
             require("encoder", "release.embeddings", name, self.encoders)
+        if self.eval and self.pretrain and self.eval.control and self.eval.control not in self.trained_subsets():
+            raise ValueError(f"eval.control: no model is trained on {self.eval.control!r}; see pretrain.subsets")
         for name in (*self.pretrain.also, *filter(None, [self.pretrain.validation])) if self.pretrain else ():
             require("target set", "pretrain", name, self.targets)
         for name in self.measured_encoders():

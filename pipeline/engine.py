@@ -5,37 +5,34 @@ A fixed set of worker actors, each with at most one call in flight. A worker is 
 dies or hangs is tried again, at most `attempts` times, then given up by name while the rest goes on. Plain actors cost
 0.6 ms a call against tens of milliseconds and seconds of fixed cost for Ray Data, whose retries also repeat rows.
 
-A call of several processes goes through Ray Train (`ray_train.py`), in a thread of the driver. One that waits for GPUs
+A call of several processes goes through Ray Train (`ray_groups.py`), in a thread of the driver. One that waits for GPUs
 goes first: workers that have some are ended after the call that they are at.
 """
 
 from __future__ import annotations
 
-import contextlib
-import heapq
 import itertools
 import math
 import os
 import queue
 import threading
 import time
-import traceback
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
-import psutil
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ..errors import CurateError
 from .calls import Call, Outcome, Resources, execute
+from .job import Job, JobQueue
+from .ray_groups import RayGroups
+from .ray_vitals import RayVitals
 
 POLL_S = 0.05
 MAX_FAILED_STARTS = 5
-VITAL = ("raylet", "gcs_server")  # of a local Ray; without them calls wait for ever
-VITAL_EVERY_S = 1.0
 MIN_OBJECT_STORE = 80 * 2**20  # Ray refuses less than 75 MB; we keep pool-sized data out of it
 WORKER_CPUS = 0.99  # of a CPU worker; the rest is for members of groups, which would else wait for idle workers
 
@@ -57,30 +54,15 @@ class _Worker:
 
 
 @dataclass
-class _Job:
-    call: Call
-    future: Future[Outcome]
-    serial: int = 0
-    attempts: int = 0
-    started: float = 0.0
-
-
-@dataclass
 class _Pool:
     """The workers for one kind of resources."""
 
     size: int
-    pending: list[tuple[int, int, _Job]] = field(default_factory=list)  # heap: most urgent first, then oldest
+    pending: JobQueue = field(default_factory=JobQueue)
     idle: list[Any] = field(default_factory=list)
     starting: dict[Any, Any] = field(default_factory=dict)  # ready ref -> actor
-    running: dict[Any, tuple[Any, _Job]] = field(default_factory=dict)  # result ref -> (actor, job)
+    running: dict[Any, tuple[Any, Job]] = field(default_factory=dict)  # result ref -> (actor, job)
     failed_starts: int = 0
-
-    def add(self, job: _Job) -> None:
-        heapq.heappush(self.pending, (-job.call.priority, job.serial, job))
-
-    def take(self) -> _Job:
-        return heapq.heappop(self.pending)[2]
 
     def actors(self) -> int:
         return len(self.idle) + len(self.starting) + len(self.running)
@@ -120,20 +102,17 @@ class RayEngine:
         self._attempts, self._timeout = attempts, timeout_s
         self._pools: dict[Resources, _Pool] = {}
         self._serial = itertools.count()
-        self._inbox: queue.Queue[_Job] = queue.Queue()
+        self._inbox: queue.Queue[Job] = queue.Queue()
         self._local = local
-        self._vital = _vital_processes() if local else []
-        self._checked = time.monotonic()
+        self._vitals = RayVitals() if local else None
         self._dead: CurateError | None = None
-        self._waiting: list[tuple[int, int, _Job]] = []  # calls of several processes: most urgent first, then oldest
-        self._groups: dict[int, _Job] = {}  # those that run, by serial number
-        self._ended: queue.SimpleQueue[tuple[_Job, Outcome | Exception]] = queue.SimpleQueue()
+        self._groups = RayGroups(timeout_s, local)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._dispatch, name="curate-dispatch", daemon=True)
         self._thread.start()
 
     def submit(self, call: Call) -> Future[Outcome]:
-        job = _Job(call, Future(), next(self._serial))
+        job = Job(call, Future(), next(self._serial))
         if self._closing.is_set():
             job.future.set_result(Outcome(error=RuntimeError("the engine is closed")))
         else:
@@ -156,7 +135,7 @@ class RayEngine:
             self._accept()
             if self._is_dead():
                 continue
-            self._start_groups()
+            self._groups.start(self._too_much, self._has_room)
             for resources, pool in self._pools.items():
                 self._grow(resources, pool)
                 self._assign(pool)
@@ -166,29 +145,20 @@ class RayEngine:
 
     def _is_dead(self) -> bool:
         """Whether the local Ray has lost a process that it cannot do without; then no call will ever be answered."""
-        now = time.monotonic()
-        if self._dead is None and now - self._checked > VITAL_EVERY_S:
-            self._checked = now
-            for process in self._vital:
-                if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-                    self._dead = CurateError(
-                        f"Ray on this machine has broken down: its {VITAL[0]} or {VITAL[1]} process {process.pid} died "
-                        "(did memory run out?); finished parts are kept, run the same command again to go on"
-                    )
+        if self._dead is None and self._vitals is not None:
+            self._dead = self._vitals.broken()
         if self._dead is not None:
             self._end_all(self._dead)
         return self._dead is not None
 
     def _end_all(self, closed: Exception) -> None:
         while not self._inbox.empty():
-            _finish(self._inbox.get(), Outcome(error=closed))
-        jobs = [*(job for _, _, job in self._waiting), *self._groups.values()]
+            self._inbox.get().finish(Outcome(error=closed))
+        jobs = self._groups.forget_all()
         for pool in self._pools.values():
-            jobs += [*(job for _, _, job in pool.pending), *(job for _, job in pool.running.values())]
+            jobs += [*pool.pending, *(job for _, job in pool.running.values())]
         for job in jobs:
-            _finish(job, Outcome(error=closed, attempts=job.attempts))
-        self._waiting.clear()
-        self._groups.clear()
+            job.finish(Outcome(error=closed, attempts=job.attempts))
         self._pools.clear()
 
     def _accept(self) -> None:
@@ -196,13 +166,16 @@ class RayEngine:
         try:
             job = self._inbox.get(block=not busy, timeout=POLL_S)
             while True:
-                if job.call.resources.processes > 1:
-                    self._wait_as_group(job)
-                else:
-                    self._pool(job.call.resources).add(job)
+                self._line_up(job)
                 job = self._inbox.get_nowait()
         except queue.Empty:
             return
+
+    def _line_up(self, job: Job) -> None:
+        if job.call.resources.processes > 1:
+            self._groups.add(job)
+        else:
+            self._pool(job.call.resources).pending.add(job)
 
     def _pool(self, resources: Resources) -> _Pool:
         if resources not in self._pools:
@@ -217,9 +190,9 @@ class RayEngine:
             self._give_up(pool, CurateError(f"a call needs {resources.gpus:g} GPU, and the cluster has none"))
         room = pool.size
         if resources.gpus:
-            if any(job.call.resources.gpus for _, _, job in self._waiting):
+            if self._groups.wait_for_gpus():
                 return
-            room = math.floor((pool.size * resources.gpus - self._gpus_of_groups()) / resources.gpus + 1e-9)
+            room = math.floor((pool.size * resources.gpus - self._groups.held_gpus()) / resources.gpus + 1e-9)
         wanted = min(room, len(pool.pending) + len(pool.running) + len(pool.starting))
         while pool.actors() < wanted:
             actor = (
@@ -236,8 +209,8 @@ class RayEngine:
 
     def _assign(self, pool: _Pool) -> None:
         while pool.idle and pool.pending:
-            job = pool.take()
-            if not (job.future.running() or job.future.set_running_or_notify_cancel()):
+            job = pool.pending.take()
+            if not job.is_wanted():
                 continue
             actor = pool.idle.pop()
             job.attempts += 1
@@ -281,7 +254,7 @@ class RayEngine:
             return
         outcome.attempts = job.attempts
         pool.idle.append(actor)
-        _finish(job, outcome)
+        job.finish(outcome)
 
     def _expire(self, pool: _Pool) -> None:
         if not self._timeout:
@@ -293,43 +266,16 @@ class RayEngine:
                 self._retry(job, f"it ran longer than {self._timeout:g} s")
 
     def _give_up(self, pool: _Pool, error: CurateError) -> None:
-        while pool.pending:
-            _finish(pool.take(), Outcome(error=error))
+        for job in pool.pending.take_all():
+            job.finish(Outcome(error=error))
 
-    def _retry(self, job: _Job, why: str) -> None:
+    def _retry(self, job: Job, why: str) -> None:
         if job.attempts < self._attempts:
-            if job.call.resources.processes > 1:
-                self._wait_as_group(job)
-            else:
-                self._pool(job.call.resources).add(job)
-            return
-        error = CurateError(f"{job.call.label}: given up after {job.attempts} attempts: {why}")
-        _finish(job, Outcome(error=error, crashed=True, attempts=job.attempts))
+            self._line_up(job)
+        else:
+            job.finish(Outcome(error=job.given_up(why), crashed=True, attempts=job.attempts))
 
     # Calls of several processes.
-
-    def _wait_as_group(self, job: _Job) -> None:
-        heapq.heappush(self._waiting, (-job.call.priority, job.serial, job))
-
-    def _gpus_of_groups(self) -> float:
-        resources = [job.call.resources for job in self._groups.values()]
-        return sum(r.gpus * r.processes for r in resources)
-
-    def _start_groups(self) -> None:
-        """Start the calls that there is room for; what others hold but do not use is taken from them."""
-        for entry in sorted(self._waiting, key=lambda entry: entry[:2]):
-            job = entry[2]
-            refused = self._too_much(job.call.resources)
-            if refused:
-                self._waiting.remove(entry)
-                _finish(job, Outcome(error=CurateError(f"{job.call.label}: {refused}")))
-            elif self._has_room(job.call.resources):
-                self._waiting.remove(entry)
-                if job.future.running() or job.future.set_running_or_notify_cancel():
-                    job.attempts += 1
-                    self._groups[job.serial] = job
-                    threading.Thread(target=self._run_group, args=(job,), name="curate-group", daemon=True).start()
-        heapq.heapify(self._waiting)
 
     def _too_much(self, resources: Resources) -> str:
         if not resources.gpus:
@@ -342,11 +288,12 @@ class RayEngine:
         return f"needs {resources.processes} processes with {resources.gpus:g} GPU each, and the cluster has {has}"
 
     def _has_room(self, resources: Resources) -> bool:
+        """Whether a group can be started; GPUs that others hold but do not use are taken from them."""
         if not resources.gpus:
-            running = sum(j.call.resources.processes for j in self._groups.values() if not j.call.resources.gpus)
+            running = self._groups.held_cpus()
             return not running or running + resources.processes <= self.workers
         pools = [(r.gpus, pool) for r, pool in self._pools.items() if r.gpus]
-        held = self._gpus_of_groups() + sum(gpus * pool.actors() for gpus, pool in pools)
+        held = self._groups.held_gpus() + sum(gpus * pool.actors() for gpus, pool in pools)
         if self.gpus() - held >= resources.gpus * resources.processes - 1e-9:
             return True
         for _, pool in pools:
@@ -356,38 +303,10 @@ class RayEngine:
             pool.starting.clear()
         return False
 
-    def _run_group(self, job: _Job) -> None:
-        try:
-            from .ray_train import run_group  # importing Ray Train takes seconds
-
-            self._ended.put((job, run_group(job.call, self._timeout, self._local)))
-        except Exception as error:  # noqa: BLE001  (a dead group, or whatever Ray raises as it goes down)
-            error.add_note(traceback.format_exc())
-            self._ended.put((job, error))
-
     def _collect_groups(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                job, end = self._ended.get_nowait()
-                if self._groups.pop(job.serial, None) is None:
-                    continue
-                if isinstance(end, Exception):
-                    self._retry(job, str(end) or type(end).__name__)
-                else:
-                    end.attempts = job.attempts
-                    _finish(job, end)
-
-
-def _vital_processes() -> list[psutil.Process]:
-    """The processes of a local Ray, children of this one, whose end is Ray's end."""
-    found = []
-    for process in psutil.Process().children():
-        with contextlib.suppress(psutil.Error):
-            if process.name() in VITAL:
-                found.append(process)
-    return found
-
-
-def _finish(job: _Job, outcome: Outcome) -> None:
-    with contextlib.suppress(InvalidStateError):  # whoever asked for it no longer wants it
-        job.future.set_result(outcome)
+        for job, end in self._groups.ended():
+            if isinstance(end, Exception):
+                self._retry(job, str(end) or type(end).__name__)
+            else:
+                end.attempts = job.attempts
+                job.finish(end)

@@ -19,10 +19,11 @@ from collections.abc import Callable
 import cloudpickle
 
 from .calls import Call, Outcome
-from .group import CPU_BACKEND, GPU_BACKEND, Member, cause, run_member
+from .group import CPU_BACKEND, GPU_BACKEND, Member, cause, lost_connection, run_member
 from .worker_process import WorkerHost, WorkerLost, WorkerProcess
 
 SETTLE_S = 2.0  # after the first failure, for the one that caused it: a killed process may be noticed by others first
+LOST_S = 20.0  # after a process has lost the others, for the end of the one that went: it explains more
 LEAVE_S = 5.0  # for the others to end when member 0 has its result
 
 
@@ -102,8 +103,10 @@ class LocalGroup:
                     break
                 if rank == 0 and not failed:
                     until = time.monotonic() + LEAVE_S
-                elif failed and until is None:
-                    until = time.monotonic() + SETTLE_S
+                elif failed:
+                    explained = not (isinstance(end, Outcome) and end.error is not None and lost_connection(end.error))
+                    settled = time.monotonic() + (SETTLE_S if explained else LOST_S)
+                    until = settled if until is None else min(until, settled)
             if until is not None and time.monotonic() >= until:
                 break
         first = ended.get(0)

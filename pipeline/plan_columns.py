@@ -14,12 +14,14 @@ from ..errors import ConfigError
 from ..filters.base import Reads, Scorer
 from ..pretrain.detectors.text_boxes import text_boxes_model
 from ..pretrain.models import modalities_of, model_identity
+from ..pretrain.recipe import Recipe
 from ..registry import nearest, unknown
 from ..shards import storage
 from ..shards.row_table import OUTCOME
 from .columns import MODALITIES, SUBSET
 from .config import Config, EncoderConfig
 from .context import EncoderAt
+from .plan_training import check_start, check_training, files_of
 from .stage import Stage, digest
 from .stages.embedding import EmbedStage, ImportStage
 from .stages.evaluation import EvalSetStage
@@ -78,47 +80,73 @@ class ColumnPlanner:
         option = self.config.encoders[name]
         assert option.train is not None
         assert option.model is not None
-        if "text" not in modalities_of(option.model):
-            raise ConfigError(f"encoders.{name}.train: {option.model!r} has no text tower to be trained with captions")
         inputs: dict[str, Stage] = {
             "data": self.ingest(f"encoder/{name}/", {option.train.data.type: option.train.data})
         }
-        start, weights, first = self.beginning(option.train.start, f"encoders.{name}.train.start")
-        inputs |= first
-        self.building.remove(marker)
-        return self.add(
-            EncoderStage(
-                f"encoder/{name}",
-                inputs,
-                training=Training(
-                    option.train.recipe,
-                    option.model,
-                    model_identity(option.model),
-                    option.train.samples_seen,
-                    start,
-                    weights,
-                    option.train.processes,
-                ),
-                seed=self.config.seed,
-            )
+        train = option.train
+        training, first = self.training(
+            train.recipe, option.model, train.samples_seen, train.start, train.processes, f"encoders.{name}.train"
         )
+        self.building.remove(marker)
+        return self.add(EncoderStage(f"encoder/{name}", inputs | first, training=training, seed=self.config.seed))
 
-    def beginning(self, start: str | None, where: str) -> tuple[str | None, str, dict[str, Stage]]:
-        """What a training goes on from: local weights and their identity; or, as an input, the training that makes
-        them.
+    def training(
+        self,
+        recipe: Recipe,
+        model: str,
+        samples_seen: int,
+        start: str | None,
+        processes: int,
+        where: str,
+        license: str = "",
+    ) -> tuple[Training, dict[str, Stage]]:
+        """A training, and as inputs of its stage what it goes on from, if that is made in this run.
 
         Args:
-            start: an encoder of the config, a checkpoint or a folder; None = nothing.
-            where: names the option in messages.
+            start: an encoder of the config, a checkpoint or a folder; None = the seed's weights.
+            where: section of the config, for messages.
+
+        Raises:
+            ConfigError: it cannot be done.
         """
-        if start in self.config.encoders:
-            other = self.config.encoders[start]
-            if other.model is None:
-                raise ConfigError(f"{where}: {start!r} has no weights of its own")
-            if other.train:
-                return None, "", {"start": self.trained(start)}
-            start = other.pretrained
-        return (start, self.weights(start, where), {}) if start else (None, "", {})
+        check_training(recipe, model, samples_seen, processes, where, self.config.scores)
+        weights, identity, first = self.beginning(recipe, model, start, f"{where}.start")
+        files = self.identities(files_of(recipe, f"{where}.recipe"), f"{where}.recipe")
+        models = [model_identity(teacher.model) for teacher in recipe.teachers]
+        return (
+            Training(
+                recipe=recipe,
+                model=model,
+                model_identity=model_identity(model),
+                samples_seen=samples_seen,
+                start=weights,
+                start_weights=identity,
+                files=digest([files, models]) if files else "",
+                processes=processes,
+                license=license,
+            ),
+            first,
+        )
+
+    def beginning(
+        self, recipe: Recipe, model: str, start: str | None, where: str
+    ) -> tuple[str | None, str, dict[str, Stage]]:
+        """What a training goes on from: local weights and their identity; or, as an input, the training that makes
+        them."""
+        if start is None:
+            return None, "", {}
+        other = self.config.encoders.get(start)
+        if other is None:
+            identity = self.weights(start, where)
+            check_start(recipe, model, start, False, where)
+            return start, identity, {}
+        if other.model is None:
+            raise ConfigError(f"{where}: {start!r} has no weights of its own")
+        check_start(recipe, model, other.model, "text" not in self.modalities(start), where)
+        if other.train:
+            return None, "", {"start": self.trained(start)}
+        assert other.pretrained is not None
+        return other.pretrained, self.weights(other.pretrained, where), {}
 
     def weights(self, path: str, where: str) -> str:
         """Identity of a local checkpoint or encoder folder."""
@@ -175,7 +203,7 @@ class ColumnPlanner:
         option = self.config.encoders[name]
         if option.embeddings is not None:
             return tuple(option.embeddings.modalities())
-        if option.of is not None:
+        if option.of is not None or (option.train and not option.train.recipe.reads_captions):
             return ("image",)
         return modalities_of(option.model or "")
 

@@ -16,19 +16,19 @@ from ..filters.budget import ForTraining
 from ..filters.decontaminate import Decontaminate
 from ..filters.scorers.checksum import Checksum
 from ..filters.scorers.perceptual_hash import PerceptualHash
-from ..pretrain.models import model_identity
 from ..shards import storage
 from ..shards.sources.base import IngestOptions, Source
 from .config import Config
 from .plan_columns import ROW_TABLE, ColumnPlanner, share_image_passes
 from .plan_sweep import plan_sweep
+from .plan_training import Offers, check_suites
 from .stage import Stage
 from .stages.evaluation import BUILTIN, EvalSetStage, EvalStage
 from .stages.filtering import FilterStage, SubsetStage
 from .stages.pool import IngestStage, PoolStage, PrepareStage
 from .stages.release import ReleaseStage
 from .stages.report import ReportStage
-from .stages.training import PretrainStage, Training
+from .stages.training import PretrainStage
 
 S = TypeVar("S", bound=Stage)
 
@@ -204,8 +204,15 @@ class Planner:
         """The training on a subset; the other arguments are what a point of a sweep has of its own."""
         option = self.config.pretrain
         assert option is not None
-        model = model or option.model
-        start, weights, first = self.columns.beginning(option.start, "pretrain.start")
+        training, first = self.columns.training(
+            option.effective_recipe(),
+            model or option.model,
+            samples_seen or option.samples_seen,
+            option.start,
+            option.processes,
+            "pretrain",
+            option.license,
+        )
         inputs: dict[str, Stage] = {"pool": self.pool, "subset": made or self.subset(subset), **first}
         inputs |= {f"also/{other}": self.columns.target(other, "pretrain.also") for other in option.also}
         if option.validation:
@@ -214,16 +221,7 @@ class Planner:
             PretrainStage(
                 name or f"pretrain/{subset}",
                 inputs,
-                training=Training(
-                    option.effective_recipe(),
-                    model,
-                    model_identity(model),
-                    samples_seen or option.samples_seen,
-                    start,
-                    weights,
-                    option.processes,
-                    option.license,
-                ),
+                training=training,
                 seed=self.config.seed,
                 seeds=option.seeds,
                 shares=dict(option.also),
@@ -231,15 +229,25 @@ class Planner:
         )
 
     def evaluate(self, subset: str, trained: PretrainStage) -> EvalStage:
+        """How good the models of a training are."""
+        recipe = trained.training.recipe
+        self.suits(Offers.of_training(f"the models of the recipe {recipe.type!r}", recipe))
         return self.evaluation(f"eval/{subset}", {"pretrain": trained})
 
     def evaluate_encoder(self, name: str) -> EvalStage:
         """How good a filter network is itself, which is not how good a filter it is."""
         at, training, weights = self.columns.encoder_at(name)
-        if "text" not in self.columns.modalities(name):
-            raise ConfigError(f"eval.encoders: {name!r} has no captions; leave it out")
+        what, train = f"the encoder {name!r}", self.config.encoders[name].train
+        self.suits(
+            Offers.of_training(what, train.recipe, True) if train else Offers.of_weights(what, at.model, at.pretrained)
+        )
         model = None if training else (at.model, at.pretrained)
         return self.evaluation(f"eval-encoder/{name}", dict(training), model, weights)
+
+    def suits(self, model: Offers) -> None:
+        """Refuse suites that a model cannot be evaluated by."""
+        assert self.config.eval is not None
+        check_suites(self.config.eval.suites, model)
 
     def evaluation(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 
 from ..errors import ConfigError
+from . import streams
 from .classifier import build_classifier, load_tower
 from .encoder import Encoder
 from .encoder_folder import find_encoder
@@ -24,7 +25,7 @@ from .phases import PhasePlan
 from .recipe import PairRecipe, Recipe, SigLipRecipe, SupervisedRecipe
 from .resize_positions import allow_image_size, grid_of
 from .short_captions import allow_text_length
-from .teachers import Teachers
+from .teachers import Teachers, refuse_unable
 from .token_reduction import PatchSelection, install_patch_selection
 from .tokenizer import Tokenizer, tokenizer_for
 from .towers import Towers, text_ends, text_tower
@@ -46,6 +47,8 @@ class Assembly:
         patches: where patches are left out; None if no phase leaves any out.
         identity: what the result depends on beside the recipe's options, as JSON.
         spec: of a model of pictures and text; None of a classifier.
+        learns_text: whether the loss looks at captions.
+        unreached: whether some trainable weights have no part in the loss.
     """
 
     name: str
@@ -58,6 +61,8 @@ class Assembly:
     patches: PatchSelection | None
     identity: dict[str, Any]
     spec: ModelSpec | None = None
+    learns_text: bool = True
+    unreached: bool = False
 
     @property
     def context_length(self) -> int | None:
@@ -122,17 +127,27 @@ def assemble(
     Raises:
         ConfigError: unknown model, weights or teachers that do not fit it, or something it cannot do.
     """
+    if recipe.label_options is not None and not classes:
+        raise ConfigError(f"the recipe {recipe.type} learns labels, and there are none")
     if isinstance(recipe, SupervisedRecipe):
         return _classifier(recipe, model, seed, device, start, classes)
     if not isinstance(recipe, PairRecipe):
         raise ConfigError(f"the recipe {recipe.type!r} trains no model of pictures and text")
     spec = adapted(resolve_model(model), recipe)
+    width = int(spec.config["embed_dim"])
+    if recipe.contrastive_weight and max(recipe.matryoshka, default=0) >= width:
+        raise ConfigError(
+            f"matryoshka: {max(recipe.matryoshka)} is not a prefix of the {width} numbers of {spec.name}; give less"
+        )
     module = build(spec, seed)
+    _fill_decoder(module, seed)
     identity: dict[str, Any] = {"model": spec.identity}
     if start:
         load_weights(module, find_encoder(model, start).weights, spec.name)
         identity["start"] = weights_digest(module)
-    teachers = load_teachers(recipe, device, identity)
+    head = recipe.labels is not None and recipe.labels.loss is not None
+    names = classes.names if head and classes else None
+    teachers = load_teachers(recipe, device, identity, names)
     if recipe.lock:
         lock(module, recipe.lock)
     if recipe.grad_checkpointing:
@@ -141,14 +156,10 @@ def assemble(
     if any(phase.patch_keep < 1 for phase in recipe.phases):
         patches = install_patch_selection(module.visual)
     towers = Towers(module, spec.preprocess, whole_blocks=recipe.sharding == "fsdp")
-    head = recipe.labels is not None and recipe.labels.loss is not None
-    network = PairNetwork(
-        towers,
-        int(spec.config["embed_dim"]),
-        len(classes) if head and classes else 0,
-        projections(recipe, teachers, int(spec.config["embed_dim"])),
-        seed,
-    )
+    projected = projections(recipe, teachers, width)
+    compared = {"scale": _compares(recipe), "bias": recipe.contrastive_weight > 0}
+    constant = [name for name, learned in compared.items() if not learned]
+    network = PairNetwork(towers, width, len(names or ()), projected, seed, constant)
     if classes:
         identity["classes"] = classes.identity
     return Assembly(
@@ -162,7 +173,30 @@ def assemble(
         patches=patches,
         identity=identity,
         spec=spec,
+        learns_text=_learns_text(recipe, teachers, projected),
+        unreached=bool(constant) or "multimodal_cfg" in spec.config,
     )
+
+
+def _fill_decoder(module: Any, seed: int) -> None:
+    """open_clip leaves a matrix of CoCa's decoder as memory happened to be; nothing here uses it, but it is published."""
+    matrix = getattr(getattr(module, "text_decoder", None), "text_projection", None)
+    if isinstance(matrix, torch.nn.Parameter):
+        generator = torch.Generator().manual_seed(streams.key(seed, "decoder") >> 1)
+        torch.nn.init.normal_(matrix, std=len(matrix) ** -0.5, generator=generator)
+
+
+def _compares(recipe: PairRecipe) -> bool:
+    """Whether the loss looks at scaled cosines of pictures and captions."""
+    return recipe.contrastive_weight > 0 or any(teacher.kind == "logits" for teacher in recipe.distill)
+
+
+def _learns_text(recipe: PairRecipe, teachers: Teachers | None, projected: Mapping[int, int]) -> bool:
+    """Whether the loss looks at captions: compared with pictures, or with a teacher's, in one space with it."""
+    if _compares(recipe) or teachers is None:
+        return _compares(recipe)
+    both = enumerate(zip(recipe.distill, teachers.encoders, strict=True))
+    return any(t.kind == "features" and "text" in e.modalities and i not in projected for i, (t, e) in both)
 
 
 def adapted(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
@@ -180,13 +214,24 @@ def adapted(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
     return replace(spec, config=config)
 
 
-def load_teachers(recipe: Recipe, device: torch.device, identity: dict[str, Any]) -> Teachers | None:
-    """The recipe's teachers; what they are goes into `identity`."""
+def load_teachers(
+    recipe: Recipe, device: torch.device, identity: dict[str, Any], classes: Sequence[str] | None
+) -> Teachers | None:
+    """The recipe's teachers; what they are goes into `identity`.
+
+    Args:
+        classes: that the student's head tells apart, or None.
+
+    Raises:
+        ConfigError: there is no such model, or it cannot teach what it should.
+    """
     if not recipe.teachers:
         return None
     encoders = [Encoder.load(t.model, t.pretrained, str(device), recipe.precision) for t in recipe.teachers]
     identity["teachers"] = [encoder.digest for encoder in encoders]
-    return Teachers(encoders)
+    for teacher, encoder in zip(recipe.teachers, encoders, strict=True):
+        refuse_unable(teacher, encoder, classes)
+    return Teachers(encoders, [teacher.kind for teacher in recipe.teachers])
 
 
 def projections(recipe: Recipe, teachers: Teachers | None, width: int) -> Mapping[int, int]:
@@ -200,18 +245,15 @@ def projections(recipe: Recipe, teachers: Teachers | None, width: int) -> Mappin
 def _classifier(
     recipe: SupervisedRecipe, model: str, seed: int, device: torch.device, start: str | None, classes: LabelSpace | None
 ) -> Assembly:
-    if classes is None:
-        raise ConfigError("the recipe supervised learns labels, and there are none")
+    assert classes
     network = build_classifier(model, len(classes), seed, recipe.classifier)
     identity: dict[str, Any] = {"model": asdict(network.architecture), "classes": classes.identity}
     if start:
         load_tower(network, start, classes.names)
         identity["start"] = weights_digest(network)
-    teachers = load_teachers(recipe, device, identity)
-    if any(option.kind == "features" for option in recipe.teachers):
-        raise ConfigError(
-            "a classifier follows a teacher's `classes`; `features` and `logits` are for image-text recipes"
-        )
+    if recipe.grad_checkpointing:
+        _checkpoint_tower(network.tower.model)
+    teachers = load_teachers(recipe, device, identity, classes.names)
     patches = None
     if any(phase.patch_keep < 1 for phase in recipe.phases):
         patches = install_patch_selection(network.tower.model)
@@ -226,3 +268,16 @@ def _classifier(
         patches=patches,
         identity=identity,
     )
+
+
+def _checkpoint_tower(tower: Any) -> None:
+    """Gradient checkpointing of an image tower alone, see `locking.checkpoint_gradients`."""
+    from types import SimpleNamespace
+
+    if hasattr(tower, "set_grad_checkpointing") and type(tower).__module__.startswith("timm."):
+        try:
+            tower.set_grad_checkpointing(True)
+        except (AttributeError, AssertionError, NotImplementedError) as error:
+            raise ConfigError(f"grad_checkpointing: timm's {type(tower).__name__} cannot: {error}") from error
+        return
+    checkpoint_gradients(SimpleNamespace(visual=tower, set_grad_checkpointing=lambda on: tower.set_grad_checkpointing(on)))

@@ -2,7 +2,8 @@
 
 Embeddings are the L2-normalised features in front of the head, as of every other encoder; `encode_pooled` gives them as
 they are, which is what the head was trained on. Logits are one matrix product away (`LinearHead`), so whoever has the
-features has them for any number of classes without another look at the pictures.
+features has them for any number of classes without another look at the pictures. A model of pictures and text that
+learned labels besides has such a head, too, and is an encoder of both (`PairEncoder`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ..errors import ConfigError
@@ -23,7 +25,8 @@ from .encoder import Encoder
 from .models import Modality, ModelSpec, Preprocess, build
 from .precision import Precision
 from .timm_encoder import TimmEncoder
-from .towers import ImageTower
+from .tokenizer import Tokenizer
+from .towers import ImageTower, Towers
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,7 @@ class Pooled:
     """
 
     head: LinearHead | None = None
+    _tower: ClassVar[Any] = PooledTower
 
     def encode_pooled(self, images: Sequence[np.ndarray | bytes]) -> np.ndarray:
         """Pooled features of images as the head takes them, not normalised, ``(n, d) float32``.
@@ -76,7 +80,7 @@ class Pooled:
 
     def _make_towers(self) -> ImageTower:
         encoder = cast(Any, self)
-        encoder._pooled_tower = PooledTower(encoder.model, encoder.spec.preprocess)
+        encoder._pooled_tower = self._tower(encoder.model, encoder.spec.preprocess)
         return encoder._pooled_tower
 
     @property
@@ -99,6 +103,51 @@ class VisualEncoder(Pooled, Encoder):
         raise ConfigError(f"{self.spec.name} is an image model: it has no logit scale")
 
 
+class PooledTowers(Towers):
+    """Two towers, whose image features can be had as they are.
+
+    Attributes:
+        pooled: True makes `encode_images` leave out L2-normalisation.
+    """
+
+    pooled = False
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """``(b, 3, h, w) uint8`` on any device -> ``(b, d) float32``, L2-normalised unless `pooled`."""
+        features = self.image_features(images)
+        return features if self.pooled else F.normalize(features, dim=-1)
+
+
+class PairEncoder(Pooled, Encoder):
+    """A model of pictures and text with a head over the classes that it learned besides."""
+
+    _tower: ClassVar[Any] = PooledTowers
+
+
+def with_head(
+    module: nn.Module,
+    spec: ModelSpec,
+    tokenizer: Tokenizer,
+    device: torch.device,
+    precision: Precision,
+    heads: str,
+    classes: tuple[str, ...],
+) -> PairEncoder:
+    """An encoder with the head that lies beside its weights.
+
+    Args:
+        module: the model, with its weights.
+        heads: path of the heads' weights, ``head.weight`` and ``head.bias`` among them.
+        classes: names, in the order of the logits.
+
+    Raises:
+        ConfigError: the head is not one of these classes over the model's features.
+    """
+    encoder = PairEncoder(module, spec, tokenizer, device, precision)
+    encoder.head = _head(heads, classes, read_tensors(heads), "head", encoder.dim)
+    return encoder
+
+
 def load_classifier(found: ClassifierFolder, device: torch.device, precision: Precision) -> Encoder:
     """The encoder, with its head, that a folder holds.
 
@@ -115,7 +164,7 @@ def load_classifier(found: ClassifierFolder, device: torch.device, precision: Pr
     visual = cast(nn.Module, build(spec, seed=0).visual)
     load_visual(visual, state, found.weights, record["model"])
     encoder = VisualEncoder(visual, spec, None, device, precision)
-    encoder.head = _head(found, state, "head", encoder.dim)
+    encoder.head = _head(found.weights, found.classes, state, "head", encoder.dim)
     return encoder
 
 
@@ -142,19 +191,17 @@ def _load_timm(found: ClassifierFolder, config: dict[str, Any], device: torch.de
     data = resolve_model_data_config(model, pretrained_cfg=known)
     encoder = TimmClassifierEncoder(model, found.folder, data, device, precision)
     if found.classes and isinstance(last, nn.Linear):
-        encoder.head = _head(found, state, where, encoder.dim)
+        encoder.head = _head(found.weights, found.classes, state, where, encoder.dim)
     return encoder
 
 
-def _head(found: ClassifierFolder, state: dict[str, torch.Tensor], where: str, dim: int) -> LinearHead:
+def _head(path: str, classes: tuple[str, ...], state: dict[str, torch.Tensor], where: str, dim: int) -> LinearHead:
     weight = state.get(f"{where}.weight")
-    if weight is None or tuple(weight.shape) != (len(found.classes), dim):
+    if weight is None or tuple(weight.shape) != (len(classes), dim):
         shape = "none" if weight is None else tuple(weight.shape)
-        raise ConfigError(
-            f"{found.weights}: the classifier is {shape}, not {len(found.classes)} classes of {dim} features"
-        )
-    bias = state.get(f"{where}.bias", torch.zeros(len(found.classes)))
-    return LinearHead(found.classes, weight.float().numpy(), bias.float().numpy())
+        raise ConfigError(f"{path}: the classifier is {shape}, not {len(classes)} classes of {dim} features")
+    bias = state.get(f"{where}.bias", torch.zeros(len(classes)))
+    return LinearHead(classes, weight.float().numpy(), bias.float().numpy())
 
 
 def _preprocess(value: dict[str, Any]) -> Preprocess:

@@ -106,6 +106,10 @@ class Encoder:
             return load_timm(found.spec, found.weights, place, settled)
         tokenizer = tokenizer_for(found.spec.tokenizer, found.spec.config["text_cfg"])
         module = load_weights(build(found.spec, seed=0), found.weights, found.spec.name)
+        if found.heads is not None:
+            from .classifier_encoder import with_head
+
+            return with_head(module, found.spec, tokenizer, place, settled, found.heads, found.classes)
         return cls(module, found.spec, tokenizer, place, settled)
 
     @cached_property

@@ -3,6 +3,7 @@
 ``open_clip_config.json`` and ``open_clip_model.safetensors`` are open_clip's own layout (``local-dir:FOLDER`` loads
 them); ``encoder.json`` adds what open_clip has no place for, the tokenizer and the facts of the training, and is
 written last, so a folder that has it is whole. A folder without it is somebody else's open_clip export and works too.
+``heads.safetensors`` holds what was trained beside the model, with ``classes.json`` for a head that classifies.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..shards import storage
 from .classifier_folder import ClassifierFolder, is_classifier_folder, open_classifier_folder
+from .label_space import LabelSpace
 from .models import CONFIG_FILE, ENCODER_FILE, ModelSpec, resolve_model
 from .timm_names import TimmSpec, is_timm, resolve_timm, timm_weights
 
@@ -22,6 +24,9 @@ _OTHER_WEIGHTS = (  # open_clip's own order of preference
     "open_clip_pytorch_model.bin",
     "open_clip_pytorch_model.pth",
 )
+HEADS_FILE = "heads.safetensors"
+CLASSES_FILE = "classes.json"
+FIRST_VALUES = ("init_logit_scale", "init_logit_bias")
 FORMAT = 1
 
 
@@ -34,11 +39,15 @@ class FoundEncoder:
         weights: path of the weights, in any form that open_clip (or timm) loads.
         classifier: the folder, if it is that of an image classifier or of one of timm's models; `spec` is then only
             its name.
+        classes: what its head tells apart, in the order of its logits; empty without one.
+        heads: path of the heads of a model of pictures and text, which lie beside its weights; None without a head.
     """
 
     spec: ModelSpec | TimmSpec
     weights: str
     classifier: ClassifierFolder | None = None
+    classes: tuple[str, ...] = ()
+    heads: str | None = None
 
 
 def find_encoder(model: str, pretrained: str | None = None) -> FoundEncoder:
@@ -60,7 +69,8 @@ def find_encoder(model: str, pretrained: str | None = None) -> FoundEncoder:
         if pretrained is not None:
             raise ConfigError(f"{model} is a folder with weights of its own; leave out `pretrained`")
         folder = open_classifier_folder(model)
-        return FoundEncoder(TimmSpec(model, str((folder.timm or {}).get("architecture", ""))), folder.weights, folder)
+        named = TimmSpec(model, str((folder.timm or {}).get("architecture", "")))
+        return FoundEncoder(named, folder.weights, folder, folder.classes)
     spec = resolve_model(model)
     if pretrained is None:
         weights = _weights_in(model)
@@ -68,15 +78,31 @@ def find_encoder(model: str, pretrained: str | None = None) -> FoundEncoder:
             raise ConfigError(
                 f"the encoder {model!r} has no weights: give `pretrained` a local checkpoint, or name an encoder folder"
             )
-        return FoundEncoder(spec, weights)
+        return FoundEncoder(spec, weights, None, *_head_in(model))
     if storage.exists(storage.join(pretrained, CONFIG_FILE)):
         theirs = find_encoder(pretrained)
-        if not isinstance(theirs.spec, ModelSpec) or theirs.spec.config != spec.config:
+        if not isinstance(theirs.spec, ModelSpec) or built(theirs.spec) != built(spec):
             raise ConfigError(f"the encoder folder {pretrained} does not hold a {model}; name the folder as the model")
         return theirs
     if not storage.exists(pretrained):
         raise ConfigError(f"the checkpoint {pretrained} of {model} does not exist; weights are never downloaded")
     return FoundEncoder(spec, pretrained)
+
+
+def built(spec: ModelSpec) -> dict[str, Any]:
+    """A model config without the values that scale and bias begin with, which a recipe may have chosen."""
+    return {key: value for key, value in spec.config.items() if key not in FIRST_VALUES}
+
+
+def _head_in(folder: str) -> tuple[tuple[str, ...], str | None]:
+    """Classes and path of the head that was trained along with a model of pictures and text."""
+    classes, heads = (storage.join(folder, name) for name in (CLASSES_FILE, HEADS_FILE))
+    if not (storage.exists(classes) and storage.exists(heads)):
+        return (), None
+    try:
+        return LabelSpace.from_json(storage.read_json(classes)).names, heads
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"cannot read the classes in {classes}: {error}") from error
 
 
 def _weights_in(folder: str) -> str | None:

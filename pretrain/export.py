@@ -19,7 +19,7 @@ from ..shards import storage
 from . import curves
 from .checkpoint import save_torch
 from .classifier_folder import published_weights, write_classifier_folder
-from .encoder_folder import WEIGHTS_FILE, write_config, write_record
+from .encoder_folder import CLASSES_FILE, HEADS_FILE, WEIGHTS_FILE, write_config, write_record
 from .label_space import LabelSpace
 from .model_card import CARD_FILE, CardFacts, flat, model_card
 from .models import ModelSpec
@@ -29,8 +29,6 @@ from .snapshots import Snapshots
 CHECKPOINT_FILE = "checkpoints/epoch_latest.pt"
 RESULTS_FILE = "checkpoints/results.jsonl"
 PARAMS_FILE = "params.txt"
-HEADS_FILE = "heads.safetensors"
-CLASSES_FILE = "classes.json"
 INSIDE = "towers.model."  # where a `PairNetwork` has its open_clip model
 
 Tensors = Mapping[str, torch.Tensor]

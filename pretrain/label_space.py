@@ -66,6 +66,25 @@ def label_list(values: Column, where: str) -> LabelList:
     return LabelList(row[there], text.filter(pa.array(there)))
 
 
+def label_of_each(values: Column, where: str) -> list[str | None]:
+    """The labels of a column with one label at the most per sample; None = none.
+
+    Args:
+        values, where: as for `label_list`, but without lists.
+
+    Raises:
+        ConfigError: the column holds something else.
+    """
+    kind = values.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        raise ConfigError(f"{where} holds {kind}; one label per sample is needed: text, integers or bools")
+    row, text = label_list(values, where)
+    found: list[str | None] = [None] * len(values)
+    for i, label in zip(row.tolist(), text.to_pylist(), strict=True):
+        found[i] = label
+    return found
+
+
 class Encoded(NamedTuple):
     """Labels of samples by class number.
 
@@ -78,6 +97,16 @@ class Encoded(NamedTuple):
     row: np.ndarray
     id: np.ndarray
     unknown: int
+
+
+def number_labels(row: np.ndarray, text: Column, classes: Sequence[str]) -> Encoded:
+    """Class numbers of the labels of a `LabelList`, by the place of their names in `classes`."""
+    found = pc.index_in(text, value_set=pa.array(classes, pa.large_string()))
+    ids = np.asarray(pc.fill_null(found, -1)).astype(np.int64)
+    known = ids >= 0
+    size = max(1, len(classes))
+    pairs = np.unique(row[known] * size + ids[known])  # sorted, each pair once
+    return Encoded(pairs // size, pairs % size, int((~known).sum()))
 
 
 @dataclass(frozen=True)
@@ -118,12 +147,7 @@ class LabelSpace:
         Raises:
             ConfigError: the column holds no labels.
         """
-        row, text = label_list(values, where)
-        found = pc.index_in(text, value_set=pa.array(self.names, pa.large_string()))
-        ids = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-        known = ids >= 0
-        pairs = np.unique(row[known] * len(self) + ids[known])  # sorted, each pair once
-        return Encoded(pairs // len(self), pairs % len(self), int((~known).sum()))
+        return number_labels(*label_list(values, where), self.names)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object, for `from_json`."""

@@ -5,26 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
 
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..shards.shard import Shard
 from .dataset import SubsetDataset
-
-
-def label_texts(values: pa.ChunkedArray | pa.Array, where: str) -> list[str | None]:
-    """Labels as text: strings as they are, integers and bools as they are written; null stays None.
-
-    Raises:
-        ConfigError: the column holds something else.
-    """
-    kind = values.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_boolean, pa.types.is_null)
-    if not any(test(kind) for test in tests):
-        raise ConfigError(f"{where} holds {kind}; labels are text, integers or bools")
-    return values.cast(kind).cast(pa.string()).to_pylist()
 
 
 class LabelledDataset(SubsetDataset):

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import ConfigError
-from .label_space import Column, class_order, label_list
+from .label_space import Column, class_order, label_list, number_labels
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,7 @@ class Labels:
             raise ConfigError("two of the classes have the same name")
         self.outside = sum(part.outside for part in parts)
         counts = np.concatenate([part.counts for part in parts]) if parts else np.empty(0, np.int64)
-        number = pc.index_in(text, pa.array(self.classes, pa.large_string())).to_numpy().astype(np.int64)  # type: ignore[attr-defined]
-        size = max(1, len(self.classes))
-        row, ids = np.divmod(np.unique(np.repeat(np.arange(len(counts)), counts) * size + number), size)
+        row, ids, _ = number_labels(np.repeat(np.arange(len(counts)), counts), text, self.classes)
         self._ids = ids.astype(np.int32)
         self._first = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(counts)))]).astype(np.int64)
 

@@ -18,7 +18,7 @@ TOTAL = "loss"
 
 
 class LossRecord:
-    """Terms of the loss of up to `capacity` steps."""
+    """Terms of the loss of up to `capacity` steps; of a step that was left out there is a row of nothing."""
 
     def __init__(self, capacity: int, device: torch.device, world: World) -> None:
         self._capacity, self._device, self._world = capacity, device, world
@@ -38,11 +38,24 @@ class LossRecord:
         """One step's terms, this process's part."""
         if not self._names:
             self._begin(list(terms))
-        self._rows[self.count] = torch.stack([terms[name].float() for name in self._names])
+        self._rows[self.count, :-1] = torch.stack([terms[name].float() for name in self._names])
+        self._rows[self.count, -1] = 1.0
+        self.count += 1
+
+    def leave_out(self, terms: Mapping[str, torch.Tensor]) -> None:
+        """A step that did not count, and so takes no part in means.
+
+        Args:
+            terms: of its loss, whatever they are.
+        """
+        if not self._names:
+            self._begin(list(terms))
+        self._rows[self.count] = 0.0
         self.count += 1
 
     def saved(self, step: int, steps: int) -> tuple[list[str], list[list[float]]]:
-        """Names and the values so far, summed over processes; every process must ask.
+        """Names and the values so far, summed over processes; every process must ask. Behind a row's values stands
+        whether it counts: 0 if not.
 
         Raises:
             DataError: a loss is not finite; `step` is the last one.
@@ -54,7 +67,7 @@ class LossRecord:
         else:
             rows = self._rows[: self.count].tolist()
         for i, row in enumerate(rows):
-            total = math.fsum(row)
+            total = math.fsum(row[:-1])
             if not math.isfinite(total):
                 bad = step - len(rows) + i + 1
                 raise DataError(
@@ -64,13 +77,17 @@ class LossRecord:
         return self._names, rows
 
     def flush(self, step: int, steps: int) -> dict[str, float]:
-        """Means since the last flush: ``loss``, and each term as ``loss/NAME`` if there are several; then empty.
+        """Means since the last flush: ``loss``, and each term as ``loss/NAME`` if there are several; then empty. Without
+        any step that counts there are no means.
 
         Raises:
             DataError: a loss is not finite.
         """
         names, rows = self.saved(step, steps)
         self.count = 0
+        rows = [row[:-1] for row in rows if row[-1]]
+        if not rows:
+            return {}
         means = {TOTAL: math.fsum(math.fsum(row) for row in rows) / len(rows)}
         if len(names) > 1:
             means |= {f"{TOTAL}/{n}": math.fsum(row[i] for row in rows) / len(rows) for i, n in enumerate(names)}
@@ -78,4 +95,4 @@ class LossRecord:
 
     def _begin(self, names: list[str]) -> None:
         self._names = names
-        self._rows = torch.zeros((self._capacity, len(names)), device=self._device)
+        self._rows = torch.zeros((self._capacity, len(names) + 1), device=self._device)

@@ -6,7 +6,7 @@ the cosines leave through it too, as tensors, and so get their gradient like any
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,17 @@ class PairNetwork(nn.Module):
         towers: run the model; its parameters are reached through them.
         head: logits over the image features before they are normalised, or None.
         projections: of the image features into the spaces of teachers with another number of dimensions.
+        constant: those of ``scale`` and ``bias`` that the loss does not look at: they get no gradient.
     """
 
     def __init__(
-        self, towers: Towers, width: int, classes: int = 0, projected: Mapping[int, int] | None = None, seed: int = 0
+        self,
+        towers: Towers,
+        width: int,
+        classes: int = 0,
+        projected: Mapping[int, int] | None = None,
+        seed: int = 0,
+        constant: Collection[str] = (),
     ) -> None:
         """
         Args:
@@ -43,6 +50,7 @@ class PairNetwork(nn.Module):
             seed: of the heads' initialisation.
         """
         super().__init__()
+        self.constant = frozenset(constant)
         self.towers = towers
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(streams.key(seed, "heads") >> 1)
@@ -67,6 +75,7 @@ class PairNetwork(nn.Module):
         out = {"image": F.normalize(raw, dim=-1), "scale": model.logit_scale.exp()}
         if getattr(model, "logit_bias", None) is not None:
             out["bias"] = model.logit_bias * 1
+        out |= {name: out[name].detach() for name in self.constant & out.keys()}
         if tokens is not None:
             out["text"] = self.towers.encode_texts(tokens)
         if self.head is not None:

@@ -33,7 +33,17 @@ class Wrapped:
         sharded: whether parameters are spread over processes.
     """
 
-    def __init__(self, network: nn.Module, world: World, sharding: Sharding, device: torch.device) -> None:
+    def __init__(
+        self, network: nn.Module, world: World, sharding: Sharding, device: torch.device, unreached: bool = False
+    ) -> None:
+        """
+        Args:
+            unreached: whether some trainable weights may be left out of the outputs' making; DDP then looks for them
+                in every step. They get no gradient, as with one process.
+
+        Raises:
+            ConfigError: fsdp, and nothing in the network that could be sharded one by one.
+        """
         self.network = network
         self.module = network
         self.factor = 1.0
@@ -47,7 +57,13 @@ class Wrapped:
             self.sharded = True
         else:
             ids = [device.index or 0] if device.type == "cuda" else None
-            self.module = nn.parallel.DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True)
+            self.module = nn.parallel.DistributedDataParallel(
+                network,
+                device_ids=ids,
+                gradient_as_bucket_view=True,
+                broadcast_buffers=False,  # batch norm's are the same everywhere by themselves
+                find_unused_parameters=unreached,
+            )
             self.factor = float(world.size)
 
     def _shard(self, network: nn.Module) -> None:

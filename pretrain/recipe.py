@@ -148,7 +148,8 @@ class PairRecipe(Recipe):
     def _something_to_learn(self) -> PairRecipe:
         if self.supcon is not None and self.labels is None:
             raise ValueError("supcon needs `labels`: which column says the classes?")
-        if not self.contrastive_weight and not self.distill and self.labels is None:
+        learned = self.labels is not None and (self.labels.loss is not None or self.supcon is not None)
+        if not self.contrastive_weight and not self.distill and not learned:
             raise ValueError("contrastive_weight is 0, and there are no teachers and no labels: nothing to learn")
         return self
 
@@ -230,6 +231,15 @@ class SupervisedRecipe(Recipe):
 
     reads_captions: ClassVar[bool] = False
 
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> SupervisedRecipe:
+        if self.labels.loss is None and not self.distill and self.supcon is None:
+            raise ValueError("labels.loss is none, and there are no teachers and no supcon: nothing to learn")
+        for i, teacher in enumerate(self.distill):
+            if teacher.kind != "classes":
+                raise ValueError(f"distill.{i}: a classifier follows a teacher's `classes`, not its `{teacher.kind}`")
+        return self
+
     @property
     def label_options(self) -> LabelOptions | None:
         return self.labels
@@ -254,4 +264,4 @@ class SupervisedRecipe(Recipe):
             parts.append((teacher.weight, DistillObjective(i, teacher.kind, teacher.distance, teacher.temperature)))
         if self.supcon is not None:
             parts.append((self.supcon.weight, SupConObjective(self.supcon.temperature, self.supcon.chunk)))
-        return parts[0][1] if len(parts) == 1 else Sum(parts)
+        return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else Sum(parts)

@@ -27,7 +27,7 @@ from .loader import Batch
 from .network import Outputs
 from .objectives.base import Objective, couples_samples
 from .parallel import Wrapped
-from .teachers import Teachers
+from .teachers import Teachers, joined
 from .world import World
 
 Terms = dict[str, torch.Tensor]
@@ -52,18 +52,21 @@ class Step:
         micro_batch: int = 0,
         teachers: Teachers | None = None,
         scale_loss: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
+        learns_text: bool = True,
     ) -> None:
         """
         Args:
             arithmetic: context of forward passes (autocast).
             prepare: called with the batch, the number of a piece and its samples before each forward pass.
-            reads_text: whether captions go through the network.
+            reads_text: whether captions go through the network when it is measured.
             micro_batch: samples of a forward pass; 0 = all that this process has.
             scale_loss: applied to the loss before backward (fp16's gradient scaler).
+            learns_text: whether they do when it learns; not where nothing in the loss looks at them.
         """
         self._wrapped, self._objective, self._world, self._device = wrapped, objective, world, device
         self._arithmetic, self._prepare, self._reads_text = arithmetic, prepare, reads_text
         self._micro_batch, self._teachers, self._scale_loss = micro_batch, teachers, scale_loss
+        self._learns_text = reads_text and learns_text
         self._labelled: int | None = None
         self._norms = [m for m in wrapped.network.modules() if isinstance(m, SharedBatchNorm)]
 
@@ -74,7 +77,7 @@ class Step:
             This process's part of each term of the loss, detached, unscaled.
         """
         largest = -(-batch.total // self._world.size)  # all processes make equally many passes
-        pieces = _pieces(len(batch.images), self._micro_batch, largest)
+        pieces = _pieces(len(batch.images), self._micro_batch, largest, 2 if self._needs_two() else 1)
         self._labelled = self._count_labelled(batch)
         if len(pieces) == 1:
             features = self._features(self._forward(batch, 0, pieces[0]), batch, pieces[0])
@@ -98,7 +101,8 @@ class Step:
         self._labelled = self._count_labelled(batch)
         with torch.no_grad():
             whole = slice(0, len(batch.images))
-            features = self._features(self._forward(batch, 0, whole, self._wrapped.network), batch, whole)
+            out = self._forward(batch, 0, whole, self._wrapped.network, self._reads_text)
+            features = self._features(out, batch, whole, self._reads_text)
             return features, self._objective.terms(features, self._world)
 
     def _count_labelled(self, batch: Batch) -> int | None:
@@ -111,22 +115,25 @@ class Step:
     def _cached(self, batch: Batch, pieces: list[slice]) -> Terms:
         with torch.no_grad(), _unrecorded_statistics(self._wrapped.network):
             first = [self._forward(batch, i, piece) for i, piece in enumerate(pieces)]
+        teachers = self._teach(batch, pieces)
         leaves: Outputs = {}
         for name in first[0]:
             alone = first[0][name].ndim == 0
             whole = first[0][name] if alone else torch.cat([out[name] for out in first])
             leaves[name] = whole.detach().requires_grad_(whole.is_floating_point())
-        terms = self._objective.terms(self._features(leaves, batch, slice(0, len(batch.images))), self._world)
+        terms = self._objective.terms(
+            self._features(leaves, batch, slice(0, len(batch.images)), teachers=teachers), self._world
+        )
         self._backward(terms)
         used = [name for name, leaf in leaves.items() if leaf.grad is not None]
         for i, piece in enumerate(pieces):
             last = i + 1 == len(pieces)
             with self._wrapped.without_exchange(not last):
                 out = self._forward(batch, i, piece)
-                rows = [name for name in used if out[name].ndim > 0]
+                rows = [name for name in used if out[name].ndim > 0 and out[name].requires_grad]  # a tower may be locked
                 tensors, grads = [out[name] for name in rows], [leaves[name].grad[piece] for name in rows]  # type: ignore[index]
                 for name in used:
-                    if out[name].ndim == 0:  # once is enough: it does not depend on the samples
+                    if out[name].ndim == 0 and out[name].requires_grad:  # once is enough: it does not depend on the samples
                         tensors.append(out[name])
                         grads.append(leaves[name].grad * float(last))  # type: ignore[operator]
                 torch.autograd.backward(tensors, grads)
@@ -136,7 +143,14 @@ class Step:
         loss = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
         self._scale_loss(loss * self._wrapped.factor if self._wrapped.factor != 1 else loss).backward()
 
-    def _forward(self, batch: Batch, number: int, piece: slice, module: nn.Module | None = None) -> Outputs:
+    def _needs_two(self) -> bool:
+        """Whether one sample alone has no batch statistics. `SharedBatchNorm` sees those of other processes."""
+        modules = self._wrapped.network.modules()
+        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and not isinstance(m, SharedBatchNorm) for m in modules)
+
+    def _forward(
+        self, batch: Batch, number: int, piece: slice, module: nn.Module | None = None, reads_text: bool | None = None
+    ) -> Outputs:
         """Outputs of some of the batch's samples; those of captions are brought into a row per sample."""
         images = torch.from_numpy(batch.images[piece]).permute(0, 3, 1, 2)
         some = piece != slice(0, len(batch.images))
@@ -144,13 +158,13 @@ class Step:
         if empty:
             images = torch.zeros((1, 3, *batch.images.shape[1:3]), dtype=torch.uint8)
         tokens = place = None
-        if self._reads_text:
+        if self._learns_text if reads_text is None else reads_text:
             tokens, place = batch.tokens, np.maximum(batch.caption[piece], 0)
+            if not len(tokens):  # no sample has a caption; the text tower still takes part
+                tokens = np.zeros((1, max(1, tokens.shape[1])), np.int64)
             if some:
                 here, place = np.unique(place, return_inverse=True)
-                tokens = tokens[here]
-            if not len(tokens):
-                tokens = np.zeros((1, batch.tokens.shape[1]), np.int64)
+                tokens = tokens[here] if len(here) else tokens[:1]
         self._prepare(batch, number, piece)
         for norm in self._norms:
             norm.counts = not empty
@@ -162,9 +176,23 @@ class Step:
             out = {name: value[:0] if value.ndim else value for name, value in out.items()}
         return out
 
-    def _features(self, out: Outputs, batch: Batch, piece: slice) -> Features:
+    def _teach(self, batch: Batch, pieces: list[slice]) -> list[TeacherFeatures]:
+        """What the teachers say about all of this process's samples, piece by piece."""
+        if self._teachers is None:
+            return []
+        said = [self._teachers(batch, piece) for piece in pieces]
+        return [joined(parts) for parts in zip(*said, strict=True)]
+
+    def _features(
+        self,
+        out: Outputs,
+        batch: Batch,
+        piece: slice,
+        reads_text: bool | None = None,
+        teachers: list[TeacherFeatures] | None = None,
+    ) -> Features:
         captioned = labels = None
-        if self._reads_text and (batch.caption < 0).any():
+        if (self._learns_text if reads_text is None else reads_text) and (batch.caption < 0).any():
             captioned = torch.from_numpy(batch.caption[piece] >= 0).to(self._device)
         if batch.label_rows is not None:
             inside = (batch.label_rows >= piece.start) & (batch.label_rows < piece.stop)
@@ -175,7 +203,8 @@ class Step:
                 torch.from_numpy(ids).to(self._device),
                 None if weights is None else weights.to(self._device),
             )
-        teachers: list[TeacherFeatures] = self._teachers(batch, piece) if self._teachers else []
+        if teachers is None:
+            teachers = self._teachers(batch, piece) if self._teachers else []
         for i, teacher in enumerate(teachers):
             teacher.projected_image = out.get(f"projected{i}")
         return Features(
@@ -193,10 +222,12 @@ class Step:
         )
 
 
-def _pieces(count: int, micro_batch: int, largest: int) -> list[slice]:
+def _pieces(count: int, micro_batch: int, largest: int, least: int = 1) -> list[slice]:
     """Even parts of ``0..count-1``, of `micro_batch` at most; one if there is no limit. There are as many as a process
-    with `largest` samples needs, so some may be empty."""
+    with `largest` samples needs, so some may be empty; none has fewer than `least`, if need be by one more in others."""
     parts = max(1, -(-largest // micro_batch)) if micro_batch else 1
+    if least > 1:
+        parts = max(1, min(parts, count // least))
     return [slice(a, b) for a, b in pairwise(count * i // parts for i in range(parts + 1))]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from . import streams
 from .assembly import Assembly, assemble
 from .checkpoint import Checkpoints, TrainingState, agreed
@@ -137,10 +137,17 @@ def train(
         DataError: the loss is not finite, the images are corrupt, or the scratch folder is another training's.
         Stopped: it was asked to stop, and its state is saved.
     """
+    sizes = [recipe.batch_size, *(phase.batch_size or recipe.batch_size for phase in recipe.phases)]
+    if min(sizes) < world.size:
+        raise ConfigError(
+            f"batch_size is {min(sizes)}, but {world.size} processes train together: each needs a sample of a step"
+        )
     place = pick_device(device)
     settled = pick_precision(recipe.precision, place)
     if recipe.label_options is not None:
-        classes = classes or LabelSpace(tuple(dataset.classes))
+        classes = classes or (LabelSpace(tuple(dataset.classes)) if len(dataset.classes) else None)
+        if classes and tuple(dataset.classes) != classes.names:
+            raise ConfigError("the data set was opened with other classes than those that are to be learned")
     assembly = assemble(recipe, model, seed, place, start, classes)
     plan = plan_phases(
         recipe.phases,
@@ -208,7 +215,7 @@ class _Training:
         self.recipe, self.assembly, self.plan, self.loader = recipe, assembly, plan, loader
         self.dataset, self.world, self.device, self.precision, self.seed = dataset, world, device, precision, seed
         self.state = TrainingState()
-        self.skipped_in_a_row = 0
+        self.replaced = 0  # by this process since it began
 
     # --- before the first step
 
@@ -218,7 +225,7 @@ class _Training:
         network = assembly.network.to(self.device)
         if recipe.compile:
             network.compile()
-        self.wrapped = Wrapped(network, self.world, recipe.sharding, self.device)
+        self.wrapped = Wrapped(network, self.world, recipe.sharding, self.device, assembly.unreached)
         self.network = self.wrapped.network
         self.optimizer = build_optimizer(self.network, recipe.optimizer, recipe.lr, recipe.weight_decay)
         self.average = Ema(self.network, recipe.ema) if recipe.ema else None
@@ -242,7 +249,10 @@ class _Training:
             micro_batch=recipe.micro_batch,
             teachers=assembly.teachers,
             scale_loss=self.scaler.scale,
+            learns_text=assembly.learns_text,
         )
+        if recipe.micro_batch == 1 and self.world.size == 1 and _has_batch_norm(network):
+            raise ConfigError("micro_batch is 1, but batch norm needs two samples at a time; use 2 or more")
         self.validation = None
         if validation is not None:
             self.validation = Validation(validation, assembly, self.step, self.world, recipe.batch_size)
@@ -259,7 +269,7 @@ class _Training:
         purpose = () if number == 0 and self.world.rank == 0 else (self.world.rank, number)
         torch.manual_seed(streams.key(self.seed, "step", batch.step, *purpose) >> 1)
         patches = self.assembly.patches
-        if patches is None:
+        if patches is None or not self.network.training:
             return
         patches.kept = None
         keep = self.plan.span(batch.step).patch_keep
@@ -294,7 +304,7 @@ class _Training:
                 self.speed.flops_per_sample = self._flops(batch)
             norm = self._one_step(self._shortened(batch))
             self.state.step += 1
-            self.state.replaced += batch.replaced
+            self.replaced += batch.replaced
             waiting, waited = self.loader.wait_s - waited, self.loader.wait_s
             self.speed.step(batch.total, waiting)
             last = self.state.step == steps
@@ -316,7 +326,7 @@ class _Training:
 
     def _flops(self, batch: Batch) -> float:
         """Operations per sample, by the shapes of a batch."""
-        tokens = batch.tokens if self.recipe.reads_captions and len(batch.tokens) else None
+        tokens = batch.tokens if self.assembly.learns_text and len(batch.tokens) else None
         height, width = batch.images.shape[1:3]
         return network_flops(self.assembly.network, (height, width), len(batch.images), tokens)
 
@@ -332,7 +342,7 @@ class _Training:
             largest = self.recipe.grad_clip or float("inf")
             norm = self.wrapped.clip(largest)
         if self._bad(norm):
-            self.record.add({name: torch.zeros_like(term) for name, term in terms.items()})
+            self.record.leave_out(terms)
         else:
             self.scaler.step(self.optimizer)
             clamp(self.network)
@@ -347,13 +357,15 @@ class _Training:
 
     def _bad(self, norm: torch.Tensor | None) -> bool:
         """Whether the step has to be left out; only asked where the recipe allows it, since asking waits for a GPU."""
-        if not self.recipe.skip_bad_steps or norm is None or bool(torch.isfinite(norm)):
-            self.skipped_in_a_row = 0
+        if not self.recipe.skip_bad_steps or norm is None:
             return False
-        self.skipped_in_a_row += 1
-        if self.skipped_in_a_row > self.recipe.skip_bad_steps:
+        in_a_row = 0 if bool(torch.isfinite(norm)) else self.state.notes.get("skipped_in_a_row", 0) + 1
+        self.state.notes["skipped_in_a_row"] = in_a_row
+        if not in_a_row:
+            return False
+        if in_a_row > self.recipe.skip_bad_steps:
             raise DataError(
-                f"{self.skipped_in_a_row} steps in a row, up to step {self.state.step + 1}, had no finite gradient; "
+                f"{in_a_row} steps in a row, up to step {self.state.step + 1}, had no finite gradient; "
                 "lower the recipe's lr, lengthen its warmup or set grad_clip"
             )
         self.state.notes["skipped"] = self.state.notes.get("skipped", 0) + 1
@@ -378,7 +390,7 @@ class _Training:
         line = {"step": self.state.step, "samples_seen": seen, **means, "lr": rate}
         if self.recipe.reads_captions:
             line["logit_scale"] = float(whole(self.assembly.network.model.logit_scale.detach()).exp())
-        if norm is not None and self.recipe.grad_clip:
+        if norm is not None and self.recipe.grad_clip and bool(torch.isfinite(norm)):
             line["grad_norm"] = float(norm)
         self.state.log.append(line)
         return line
@@ -398,13 +410,19 @@ class _Training:
         if self.scaler.is_enabled():
             notes["scaler"] = self.scaler.state_dict()
         self.state.notes = notes
-        self.state.corrupt = sorted({*self.state.corrupt, *self.loader.corrupt})
+        self._count_corrupt()
         self.saves.save(self.state, self.network, self.optimizer, self.average)
+
+    def _count_corrupt(self) -> None:
+        """Bring together what the processes have met; all do it at the same step."""
+        names = _told(self.loader.corrupt, self.world)
+        self.state.corrupt = sorted({*self.state.corrupt, *(name for some in names for name in some)})
+        self.state.replaced += sum(_told(self.replaced, self.world))
+        self.replaced = 0
 
     def _snapshot(self, seen: int, live: LiveLog | None) -> None:
         """Measure, and keep the weights if their place has come."""
         self.speed.pause()
-        kept = self._model_weights(averaged=True)
         if self.validation is not None:
             line = self._measured(seen)
             if live is not None:
@@ -412,6 +430,7 @@ class _Training:
         if self.snapshots.due(self.plan.samples_before(self.state.step - 1), seen):
             made = sorted({*self.state.notes.get("snapshots", []), seen})
             self.state.notes["snapshots"] = made
+            kept = self._model_weights(averaged=True)
             if self.world.rank == 0:
                 copies = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
                 epoch = int(seen / len(self.dataset))
@@ -449,12 +468,15 @@ class _Training:
     def finish(self, out: str, facts: CardFacts) -> TrainReport:
         """Publish; the report is the same on all processes."""
         state, budget = self.state, self.plan.samples_seen
+        losses = [line["loss"] for line in state.log if "loss" in line]
+        if not losses:
+            raise DataError(f"none of the {state.step} steps had a finite gradient; lower the recipe's lr")
         self.saves.writer.wait()
         trained = self._model_weights(averaged=False)
         weights = self._model_weights(averaged=True) if self.average else trained
         optimizer = whole_state(self.network, self.optimizer, self.world).get("optimizer")
         parameters = list(self.network.parameters())
-        state.corrupt = sorted({*state.corrupt, *self.loader.corrupt})
+        self._count_corrupt()
         self.world.barrier()
         report = TrainReport(
             steps=state.step,
@@ -463,11 +485,11 @@ class _Training:
             samples=len(self.dataset),
             distinct=self.dataset.distinct,
             epochs=budget / len(self.dataset),
-            loss=state.log[-1]["loss"],
+            loss=losses[-1],
             logit_scale=state.log[-1].get("logit_scale", 1.0),
             parameters=sum(p.numel() for p in parameters),
             trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
-            without_caption=self.dataset.without_caption,
+            without_caption=getattr(self.dataset, "without_caption", 0),  # a mixture leaves none out itself
             corrupt=len(state.corrupt),
             replaced=state.replaced,
             skipped_steps=state.notes.get("skipped", 0),
@@ -499,6 +521,15 @@ def _mixing(recipe: Recipe, seed: int) -> Mixing | None:
     if options is None or labels is None:
         return None
     return Mixing(options, seed, shared=labels.loss is None or labels.loss.type != "multi_label")
+
+
+def _told(value: Any, world: World) -> list[Any]:
+    """What every process says, by rank; all must say something."""
+    if world.size == 1:
+        return [value]
+    found: list[Any] = [None] * world.size
+    torch.distributed.all_gather_object(found, value)
+    return found
 
 
 def _has_batch_norm(network: nn.Module) -> bool:

@@ -40,7 +40,8 @@ class Validation:
 
     def measure(self) -> dict[str, float]:
         """``clip_val_loss`` (the loss of the recipe, whatever it is), terms of it if there are several, retrieval under
-        open_clip's names where there are captions, ``top1`` where there are labels, and ``num_samples``.
+        open_clip's names where there are captions, ``top1`` where there are labels (the best class is one of the
+        sample's), and ``num_samples``.
 
         Raises:
             DataError: no image can be decoded.
@@ -55,20 +56,22 @@ class Validation:
                 sums[name] = sums.get(name, 0.0) + float(self._world.sum(term)) * batch.total
             seen += batch.total
             if features.text is not None:
-                images.append(self._world.collect(features.image, batch.total).cpu())
-                texts.append(self._world.collect(features.text, batch.total).cpu())
+                there = self._world.collect(torch.from_numpy(batch.caption >= 0).to(features.text.device), batch.total)
+                images.append(self._world.collect(features.image, batch.total)[there].cpu())
+                texts.append(self._world.collect(features.text, batch.total)[there].cpu())
             if features.logits is not None and features.labels is not None:
                 best = features.logits.argmax(1)[features.labels.rows]
-                counts = torch.stack([(best == features.labels.ids).sum(), torch.tensor(len(best), device=best.device)])
-                hits, tried = self._world.sum(counts).tolist()
-                right, labelled = right + hits, labelled + tried
+                hit = features.labels.rows[best == features.labels.ids]  # labels of a sample are different classes
+                tried = features.labels.rows.unique()
+                counts = self._world.sum(torch.tensor([len(hit), len(tried)], device=best.device)).tolist()
+                right, labelled = right + counts[0], labelled + counts[1]
         if not seen:
             raise DataError("no image of the validation set can be decoded")
         means = {name: total / seen for name, total in sums.items()}
         found = {MEASURE: math.fsum(means.values())}
         if len(means) > 1:
             found |= {f"{MEASURE}/{name}": value for name, value in means.items()}
-        if images:
+        if sum(map(len, images)):
             found |= retrieval_metrics(torch.cat(images), torch.cat(texts))
         if labelled:
             found["top1"] = right / labelled

@@ -1,17 +1,17 @@
 """WordNet's nouns as far as a class hierarchy needs them: ids of names, and what each synset is a kind of.
 
-Two files of the database are read (wndb(5WN)): ``data.noun`` for the hypernyms of every synset (pointers ``@`` and, for
+Two files of the database are read: ``data.noun`` for the hypernyms of every synset (pointers ``@`` and, for
 individuals, ``@i``; the first one counts), ``index.noun`` for names, of which the first sense, the commonest, is meant.
-Debian's ``wordnet-base`` has WordNet 3.0, whose offsets the ImageNet ids are. Reading takes half a second.
+Reading takes half a second.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from ..errors import ConfigError, DataError
+from ..shards.wordnet_files import read_index, wordnet_file, wordnet_lines
 
 _WNID = re.compile(r"n\d{8}")
 
@@ -22,9 +22,9 @@ def hypernyms(folder: str) -> dict[str, str | None]:
     Raises:
         ConfigError: no such database. DataError: a line is not WordNet's.
     """
-    path = _file(folder, "data.noun")
+    path = wordnet_file(folder, "data.noun")
     found: dict[str, str | None] = {}
-    for line in _lines(path):
+    for line in wordnet_lines(path):
         # offset lex_filenum ss_type w_cnt (hexadecimal), word lex_id..., p_cnt, then symbol offset pos source/target...
         fields = line.partition("|")[0].split()
         try:
@@ -45,18 +45,10 @@ def noun_ids(names: Sequence[str], folder: str) -> list[str]:
     Raises:
         ConfigError: no such database, or names that it does not have, or two names of one synset.
     """
-    wanted = {name: name.strip().lower().replace(" ", "_") for name in names}
-    nouns = {noun for noun in wanted.values() if not _WNID.fullmatch(noun)}
-    offsets: dict[str, str] = {}
-    if nouns:
-        path = _file(folder, "index.noun")
-        for line in _lines(path):
-            noun = line.partition(" ")[0]
-            if noun in nouns:
-                # lemma pos synset_cnt p_cnt [pointer...] sense_cnt tagsense_cnt offset [offset...]
-                fields = line.split()
-                offsets[noun] = f"n{fields[6 + int(fields[3])]}"
-    ids = [noun if _WNID.fullmatch(noun) else offsets.get(noun, "") for noun in (wanted[name] for name in names)]
+    wanted = [name.strip().lower().replace(" ", "_") for name in names]
+    by_id = [_WNID.fullmatch(noun) is not None for noun in wanted]
+    index = {} if all(by_id) else read_index(folder, "noun")
+    ids = [noun if is_id else _first_sense(index, noun) for noun, is_id in zip(wanted, by_id, strict=True)]
     lost = [name for name, found in zip(names, ids, strict=True) if not found]
     if lost:
         some = ", ".join(repr(name) for name in lost[:5])
@@ -72,19 +64,6 @@ def noun_ids(names: Sequence[str], folder: str) -> list[str]:
     return ids
 
 
-def _file(folder: str, name: str) -> Path:
-    path = Path(folder) / name
-    if not path.is_file():
-        raise ConfigError(
-            f"no WordNet database: {path} is not there; install Debian's wordnet-base or set `wordnet` to the folder "
-            f"with {name}"
-        )
-    return path
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Lines without the licence, whose lines begin with a blank."""
-    with open(path, encoding="utf-8", newline="\n") as file:
-        for line in file:
-            if not line.startswith(" ") and not line.isspace():
-                yield line
+def _first_sense(index: dict[str, str], noun: str) -> str:
+    offsets = index.get(noun, "")
+    return offsets and f"n{offsets.partition(' ')[0]}"

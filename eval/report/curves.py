@@ -18,6 +18,9 @@ LOSS = "loss"
 LABELS = {
     LOSS: "training loss",
     "validation_loss": "validation loss",
+    "validation/top1": "validation top-1",
+    "validation/image_to_text_R@1": "validation, image to text R@1",
+    "validation/text_to_image_R@1": "validation, text to image R@1",
     "lr": "learning rate",
     "logit_scale": "logit scale",
     "grad_norm": "gradient norm",

@@ -49,13 +49,23 @@ def _both(counts: tuple[int, int]) -> str:
     return " · ".join(map(quantity.count, counts))
 
 
+def _validated(name: str) -> Callable[[Training], float | None]:
+    return lambda training: training.validation.get(name)
+
+
 FACTS = (
+    Fact("model", lambda t: t.model or None, str),
+    Fact("recipe", lambda t: t.recipe or None, str),
     Fact("samples seen", lambda t: t.samples_seen, quantity.count),
     Fact("steps", lambda t: t.steps, quantity.count),
     Fact("distinct", lambda t: t.distinct, quantity.count),
     Fact("epochs", lambda t: t.epochs, quantity.value),
     Fact("parameters", lambda t: t.parameters, quantity.scaled),
     Fact("operations", lambda t: t.flops, quantity.operations),
+    Fact("validation loss", _validated("clip_val_loss"), quantity.value),
+    Fact("validation top-1", _validated("top1"), quantity.percent),
+    Fact("image to text R@1", _validated("image_to_text_R@1"), quantity.percent),
+    Fact("text to image R@1", _validated("text_to_image_R@1"), quantity.percent),
     Fact("corrupt, replaced", lambda t: (t.corrupt, t.replaced), _both),
     Fact("steps left out", lambda t: t.skipped, quantity.count),
     Fact("device", _device_of, str),

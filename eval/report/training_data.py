@@ -45,6 +45,9 @@ class Training:
         corrupt: images that could not be decoded; `replaced`: how often another took their place.
         skipped: steps without a finite gradient, left out.
         cost: in the report's currency.
+        model: architecture; ``recipe``: how it was trained, by its name.
+        loss: mean over the last steps of the log.
+        validation: the last evaluation on the validation set, by the names of the training's log.
     """
 
     arm: str
@@ -69,3 +72,7 @@ class Training:
     device: str = ""
     devices: int | None = None
     cost: float | None = None
+    model: str = ""
+    recipe: str = ""
+    loss: float | None = None
+    validation: Mapping[str, float] = field(default_factory=dict)

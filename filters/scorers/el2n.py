@@ -55,7 +55,7 @@ class Proxies:
 class El2n(PixelScorer):
     """Mean error of short supervised trainings on a sample, and `<name>_grand`; NaN without a label or a picture."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # a blank is no label, and blanks around one are not part of it
     whole_pool: ClassVar[bool] = True
     type: Literal["el2n"] = "el2n"
     label: str = Field(description="Column of the row table with the labels: text, integers or bools; null = none.")
@@ -207,17 +207,17 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def _labels(part: Part, column: str) -> set[str]:
     """Different labels of a part; at most one more than can be used."""
-    from ...pretrain.labelled import label_texts
+    from ...pretrain.label_space import label_of_each
 
-    found = {t for t in label_texts(part.arrow(column), f"column {column!r} of part {part.name}") if t is not None}
+    found = {t for t in label_of_each(part.arrow(column), f"column {column!r} of part {part.name}") if t is not None}
     return set(sorted(found)[: MAX_CLASSES + 1])
 
 
 def _numbers(shard: Shard, column: str, number: dict[str, int]) -> np.ndarray:
     """Class number of every row, -1 = no label."""
-    from ...pretrain.labelled import label_texts
+    from ...pretrain.label_space import label_of_each
 
-    texts = label_texts(shard.read_table([column])[column], f"column {column!r} of {shard.table}")
+    texts = label_of_each(shard.read_table([column])[column], f"column {column!r} of {shard.table}")
     return np.array([-1 if text is None else number.get(text, -1) for text in texts], np.int64)
 
 

@@ -44,9 +44,17 @@ subsets:                 # named strategies: ordered lists of filters
 
 release: {subsets: [curated]}
 
-# One model per subset and seed, all at the same number of samples seen:
-# pretrain: {recipe: clip, model: ViT-B-32, samples_seen: 12800000, batch_size: 4096, seeds: 3, subsets: all}
-# eval: {suites: [zero_shot, linear_probe], data: [evalsets/]}
+# One model per subset and seed, all at exactly the same number of samples seen. Recipes: clip, siglip, supervised
+# (learns a column of labels), datacomp (brings model and budget). Optimizers, schedules, phases: docs/pretraining.md.
+# pretrain:
+#   recipe: {type: clip, batch_size: 4096, lr: 5.0e-4, warmup: 500}
+#   # recipe: {type: supervised, labels: {column: label}}, with a model such as timm:resnet50
+#   # recipe: {type: datacomp, scale: small}, without model and samples_seen
+#   model: ViT-B-32
+#   samples_seen: 12_800_000
+#   seeds: 3
+#   # processes: 8             # that train one model together, a GPU each
+# eval: {suites: [zero_shot, linear_probe], data: [evalsets/]}     # supervised for models with a head
 
 cluster: {address: local}   # local (Ray) | processes | inline | auto | the address of a Ray cluster
 """

@@ -18,6 +18,7 @@ from ..run_folder import RunFolder
 from ..runner import Runner
 from .check import check_resources
 from .leaderboard import print_leaderboard
+from .trainings import print_trainings
 
 
 def run_config(
@@ -65,7 +66,9 @@ def run_config(
     took = f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     out.print(f"done in {took}: {ran} stages run, {len(plan.stages) - ran} reused")
     if storage.exists(folder.report_data):
-        print_leaderboard(storage.read_json(folder.report_data), out)
+        report = storage.read_json(folder.report_data)
+        print_leaderboard(report, out)
+        print_trainings(report, folder, out)
         out.print()
     for label, place in (
         ("shards", "shards"),

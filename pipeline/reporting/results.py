@@ -21,6 +21,9 @@ from ...eval.statistics import Mean, Paired
 from ...shards import storage
 from .source import RunData
 
+OF_SUITES = ("lp_", "knn_", "sup_")
+"""What names of metrics begin with, so that they are unique over suites; a label names the suite anyway."""
+
 
 def results(run: RunData) -> tuple[Headline | None, Leaderboard | None]:
     """Every arm's metrics with intervals over seeds, and the comparison with the control arm."""
@@ -60,7 +63,10 @@ def metric_of(board: Board, several_sets: bool = False) -> Metric:
     """The main metric of one set and suite."""
     name = f"{board.dataset} {board.suite} {board.metric}" if several_sets else f"{board.suite} {board.metric}"
     suite = board.suite.replace("_", "-")
-    metric = board.metric.replace("lp_", "").replace("knn_", "").replace("acc1", "top-1")
+    metric = board.metric
+    for prefix in OF_SUITES:
+        metric = metric.removeprefix(prefix)
+    metric = metric.replace("acc1", "top-1")
     return Metric(name, f"{board.dataset}, {suite} {metric}", chance=board.chance)
 
 

@@ -16,6 +16,7 @@ CURVE_POINTS = 30  # per measure and training; a page holds dozens of these
 LAST_OF = ("lr", "logit_scale")  # measures that are no noisy ones: the value at a point's place, not a mean up to it
 PLACES = ("step", "samples_seen")
 VALIDATION_LOSSES = ("clip_val_loss", "val_loss")
+VALIDATION_MEASURES = ("top1", "image_to_text_R@1", "text_to_image_R@1")
 
 
 def curves(run: RunData) -> list[Curve]:
@@ -31,6 +32,9 @@ def curves(run: RunData) -> list[Curve]:
         key = next((k for k in VALIDATION_LOSSES if any(k in line for line in validation)), None)
         if key:
             others["validation_loss"] = thinned(validation, key, last=True)
+        for name in VALIDATION_MEASURES:
+            if sum(name in line for line in validation) > 1:  # one value is no curve; it stands in the table
+                others[f"validation/{name}"] = thinned(validation, name, last=True)
         loss = thinned(log, "loss")
         found.append(Curve(arm, number, loss.samples, loss.values, others))
     return found
@@ -39,7 +43,7 @@ def curves(run: RunData) -> list[Curve]:
 def trainings(run: RunData) -> list[Training]:
     """What every training of the run did and took."""
     return [
-        training(arm, number, artifact.summary["seeds"][seed], run.config.report)
+        training(arm, number, artifact.summary["seeds"][seed], run.config.report, artifact.receipt.get("identity", {}))
         for arm, seed, number, artifact in _trainings(run)
     ]
 
@@ -53,8 +57,15 @@ def _trainings(run: RunData) -> list[tuple[str, str, int, Artifact]]:
     ]
 
 
-def training(arm: str, seed: int, report: Mapping[str, Any], prices: ReportConfig) -> Training:
-    """From what a training reported: the fields of its report and, as ``speed``, how fast it was."""
+def training(
+    arm: str, seed: int, report: Mapping[str, Any], prices: ReportConfig, identity: Mapping[str, Any] | None = None
+) -> Training:
+    """From what a training reported: the fields of its report and, as ``speed``, how fast it was.
+
+    Args:
+        identity: of its stage, which says what was trained and how.
+    """
+    told = identity or {}
     speed = report.get("speed") or {}
     return Training(
         arm,
@@ -79,6 +90,10 @@ def training(arm: str, seed: int, report: Mapping[str, Any], prices: ReportConfi
         device=speed.get("device", ""),
         devices=speed.get("devices"),
         cost=_cost(speed, prices),
+        model=str(told.get("model", "")).rstrip("/").rsplit("/", 1)[-1],
+        recipe=told.get("recipe", {}).get("type", ""),
+        loss=report.get("loss"),
+        validation=report.get("validation") or {},
     )
 
 

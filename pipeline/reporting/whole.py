@@ -151,7 +151,9 @@ def _summary(config: Config) -> str:
     if config.pretrain:
         p = config.pretrain
         seeds = f"{p.seeds} seeds" if p.seeds > 1 else "one seed"
+        model = p.model.rstrip("/").rsplit("/", 1)[-1]
         told += f", {len(config.trained_subsets())} trained at {p.samples_seen:,} samples seen each, {seeds}"
+        told += f"; {model}, {p.recipe.type}"
     return told
 
 

@@ -27,6 +27,7 @@ class Training:
     Attributes:
         model_identity: of the architecture.
         start: local weights to go on from; ``start_weights`` is their identity.
+        files: identity of the other local files that the recipe names.
         processes: that train together.
         license: for the model card.
     """
@@ -37,6 +38,7 @@ class Training:
     samples_seen: int
     start: str | None = None
     start_weights: str = ""
+    files: str = ""
     processes: int = 1
     license: str = ""
 
@@ -50,6 +52,8 @@ class Training:
         }
         if self.start_weights:
             value["start"] = self.start_weights
+        if self.files:
+            value["files"] = self.files
         if self.license:
             value["license"] = self.license
         return value

@@ -52,7 +52,9 @@ def config(folder: Path, pretrain: dict[str, Any] | None, address: str = "inline
         "subsets": {"everything": [], "half": [{"type": "random", "fraction": 0.5}]},
         "report": {"gallery": 0},
         "cluster": {"address": address, "workers": 2},
-        **({"pretrain": {"model": "RN-mini-32", "batch_size": 16, "samples_seen": 200, **pretrain}} if pretrain else {}),
+        **(
+            {"pretrain": {"model": "RN-mini-32", "batch_size": 16, "samples_seen": 200, **pretrain}} if pretrain else {}
+        ),
         **more,
     }
     path = folder / "config.yaml"

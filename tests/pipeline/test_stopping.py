@@ -105,11 +105,11 @@ def steps_until_stopped(asks_at, member):
 
 
 def test_a_group_stops_after_the_same_step():
-    engine = ProcessEngine(2, preload=())
-    outcome = engine.submit(Call("training", steps_until_stopped, (5,), Resources(processes=3))).result(timeout=100)
+    engine = ProcessEngine(2, preload=("torch.distributed",))
+    outcome = engine.submit(Call("training", steps_until_stopped, (5,), Resources(processes=2))).result(timeout=100)
     engine.close()
     assert outcome.error is None
-    assert outcome.value == [6, 6, 6]  # one step later than asked
+    assert outcome.value == [6, 6]  # one step later than asked
 
 
 def test_workers_outlive_a_signal_to_everybody(tmp_path):

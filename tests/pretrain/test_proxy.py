@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from curate.errors import ConfigError, DataError
-from curate.pretrain.labelled import LabelledDataset, label_texts
+from curate.pretrain.label_space import label_of_each
+from curate.pretrain.labelled import LabelledDataset
 from curate.pretrain.models import resolve_model
 from curate.pretrain.proxy import Proxy, load_proxy, train_proxy
 from curate.pretrain.proxy_recipe import ProxyRecipe
@@ -94,11 +95,13 @@ def test_seeds_differ_and_the_head_is_seeded():
 
 
 def test_labels_are_text_integers_or_bools():
-    assert label_texts(pa.array([3, None, -1]), "x") == ["3", None, "-1"]
-    assert label_texts(pa.array([True, False, None]), "x") == ["true", "false", None]
-    assert label_texts(pa.array(["a", None, ""]).dictionary_encode(), "x") == ["a", None, ""]
+    assert label_of_each(pa.array([3, None, -1]), "x") == ["3", None, "-1"]
+    assert label_of_each(pa.array([True, False, None]), "x") == ["true", "false", None]
+    assert label_of_each(pa.array([" a", None, ""]).dictionary_encode(), "x") == ["a", None, None]
     with pytest.raises(ConfigError, match="x holds double; labels are"):
-        label_texts(pa.array([0.5]), "x")
+        label_of_each(pa.array([0.5]), "x")
+    with pytest.raises(ConfigError, match="one label per sample"):
+        label_of_each(pa.array([["a", "b"]]), "x")
 
 
 def test_no_labels_at_all(make_shard, tmp_path):
