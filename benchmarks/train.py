@@ -13,6 +13,7 @@ model (`train_model.json`: a ViT of 0.3 GFLOP at 224 pixels), initial weights, s
 one torch thread, one worker (theirs a process, ours a thread), in-training evaluation off on both. ``val_loss`` is
 `retrieval.contrastive_loss` on the same held-out pairs, by the same code for both checkpoints; ``val_loss_gap`` is ours
 minus theirs, mean over seeds. The sides draw other crops and another order, so single seeds differ by chance.
+Wall time means little on a machine with other work: ``load_before`` tells, and ``cpu_ratio`` is then the better figure.
 
 With a GPU the same command also trains ViT-B-32 in bf16 on both sides (`train_gpu.py`): images/s, MFU, data-wait.
 ``peak_bytes`` is the resident memory of a side's largest process; their loader's process comes on top of it.
@@ -54,7 +55,7 @@ def trained(side: str, options: dict[str, Any], folder: Path, extra: dict[str, A
     """Run one side to its end; what it took."""
     folder.mkdir()
     python = str(loader.open_clip_python()) if side == "open_clip" else sys.executable
-    began = time.monotonic()
+    load, began = os.getloadavg()[0], time.monotonic()
     full = {**options, **(extra or {}), "side": side, "folder": str(folder), "begun": began}
     command = [python, str(HERE / "train_side.py"), str(folder / "steps.json"), json.dumps(full)]
     measured = [sys.executable, str(HERE / "cpu_tree.py"), str(folder / "cpu.json"), *command]
@@ -73,6 +74,7 @@ def trained(side: str, options: dict[str, Any], folder: Path, extra: dict[str, A
     return {
         "wall_s": cpu["wall"],
         "cpu_s": cpu["user"] + cpu["system"],
+        "load_before": load,
         "peak_bytes": cpu["peak_bytes"],
         "first_step_s": steps[0],
         "after_last_step_s": cpu["wall"] - steps[-1],

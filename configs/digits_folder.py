@@ -1,6 +1,6 @@
 """Write labelled pictures for `pretrain_supervised.yaml`: scikit-learn's digit scans, a folder per class.
 
-    python configs/digits_folder.py digits      # makes digits/zero/0001_0.png ... digits/nine/...
+    python configs/digits_folder.py scans      # makes scans/zero/..._0.png and so on
 
 Four pictures of each of the 847 scans that the demo's pool is made of; the evaluation set `digits` holds other scans.
 The same pictures every time.

@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..filters.base import Reads, Scorer
 from ..pretrain.detectors.text_boxes import text_boxes_model
 from ..pretrain.models import modalities_of, model_identity
-from ..pretrain.recipe import Recipe
+from ..pretrain.recipe import Recipe, SigLipRecipe
 from ..registry import nearest, unknown
 from ..shards import storage
 from ..shards.row_table import OUTCOME
@@ -138,11 +138,12 @@ class ColumnPlanner:
         other = self.config.encoders.get(start)
         if other is None:
             identity = self.weights(start, where)
-            check_start(recipe, model, start, False, where)
+            check_start(recipe, model, start, where)
             return start, identity, {}
         if other.model is None:
             raise ConfigError(f"{where}: {start!r} has no weights of its own")
-        check_start(recipe, model, other.model, "text" not in self.modalities(start), where)
+        biased = other.train is not None and isinstance(other.train.recipe, SigLipRecipe)
+        check_start(recipe, model, other.model, where, "text" not in self.modalities(start), biased)
         if other.train:
             return None, "", {"start": self.trained(start)}
         assert other.pretrained is not None

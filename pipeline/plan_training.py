@@ -21,6 +21,7 @@ from ..pretrain.recipe import PairRecipe, Recipe, SigLipRecipe
 from ..pretrain.timm_names import is_timm
 from ..shards import storage
 
+BIAS = "init_logit_bias"  # in a model's config: it has a bias
 CONTEXT_LENGTH = 77  # open_clip's, where a model's config names none
 
 
@@ -136,14 +137,16 @@ def _pair_model(recipe: Recipe, model: str, where: str) -> ModelSpec:
     return spec
 
 
-def check_start(recipe: Recipe, model: str, start: str, looks_only: bool, where: str) -> None:
+def check_start(
+    recipe: Recipe, model: str, start: str, where: str, looks_only: bool = False, biased: bool = False
+) -> None:
     """Refuse weights that a training cannot go on from.
 
     Args:
         model: that is trained.
         start: architecture of the weights: a model's name or a folder; or the path of a checkpoint, which names none.
-        looks_only: whether they are known to be of a model of pictures alone.
         where: the option, for messages.
+        looks_only: whether they are known to be of a model of pictures alone; `biased`: of one with a logit bias.
 
     Raises:
         ConfigError: they are of another kind or architecture.
@@ -155,9 +158,15 @@ def check_start(recipe: Recipe, model: str, start: str, looks_only: bool, where:
                 f"{where}: the weights are of an image model ({start}), and the recipe {recipe.type!r} trains a model "
                 "of pictures and text; start from one of those"
             )
-        theirs = _named(start)
-        if theirs is not None and built(theirs) != built(resolve_model(model)):
+        theirs, ours = _named(start), resolve_model(model)
+        if theirs is not None and built(theirs) != built(ours):
             raise ConfigError(f"{where}: the weights are of {theirs.short_name}, not of {model}")
+        biased = biased or (theirs is not None and BIAS in theirs.config)
+        if biased and BIAS not in ours.config and not isinstance(recipe, SigLipRecipe):
+            raise ConfigError(
+                f"{where}: the weights have SigLIP's logit bias, which models of the recipe {recipe.type!r} have not; "
+                "train with siglip, or start from other weights"
+            )
     elif not folder and is_timm(start) != is_timm(model) and (is_timm(start) or _named(start)):
         raise ConfigError(f"{where}: the weights are of {start}, not of {model}")
 

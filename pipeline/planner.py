@@ -168,7 +168,7 @@ class Planner:
     @staticmethod
     def evalsets_of(data: str) -> list[str]:
         """The evaluation sets of an entry of `eval.data`: a built-in name, or folders."""
-        return [data] if "/" not in data and not storage.exists(data) else evalset_folders(data)
+        return [data] if data in BUILTIN or ("/" not in data and not storage.exists(data)) else evalset_folders(data)
 
     def filter(self, subset: str, label: str, option: Filter, previous: FilterStage | None) -> FilterStage:
         where = f"subsets.{subset}.{label}"

@@ -280,4 +280,6 @@ def _checkpoint_tower(tower: Any) -> None:
         except (AttributeError, AssertionError, NotImplementedError) as error:
             raise ConfigError(f"grad_checkpointing: timm's {type(tower).__name__} cannot: {error}") from error
         return
-    checkpoint_gradients(SimpleNamespace(visual=tower, set_grad_checkpointing=lambda on: tower.set_grad_checkpointing(on)))
+    checkpoint_gradients(
+        SimpleNamespace(visual=tower, set_grad_checkpointing=lambda on: tower.set_grad_checkpointing(on))
+    )

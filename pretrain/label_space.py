@@ -17,14 +17,19 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
 from ..errors import ConfigError, DataError
 from ..shards import storage
 
 FORMAT = 1
 Column: TypeAlias = pa.ChunkedArray | pa.Array
-pc: Any = pyarrow.compute  # its functions are made as it is imported; type checkers do not see them
+
+
+def _compute() -> Any:
+    """pyarrow's functions: made as they are imported, so type checkers do not see them, and that takes 20 ms."""
+    import pyarrow.compute
+
+    return pyarrow.compute
 
 
 class LabelList(NamedTuple):
@@ -44,6 +49,7 @@ def label_list(values: Column, where: str) -> LabelList:
     Raises:
         ConfigError: the column holds something else.
     """
+    pc = _compute()
     array = pa.concat_arrays(values.chunks) if isinstance(values, pa.ChunkedArray) and values.num_chunks else values
     if isinstance(array, pa.ChunkedArray):
         array = pa.array([], array.type)
@@ -101,6 +107,7 @@ class Encoded(NamedTuple):
 
 def number_labels(row: np.ndarray, text: Column, classes: Sequence[str]) -> Encoded:
     """Class numbers of the labels of a `LabelList`, by the place of their names in `classes`."""
+    pc = _compute()
     found = pc.index_in(text, value_set=pa.array(classes, pa.large_string()))
     ids = np.asarray(pc.fill_null(found, -1)).astype(np.int64)
     known = ids >= 0
@@ -190,6 +197,7 @@ def find_classes(
         ConfigError: the column holds no labels, or a class is named twice.
         DataError: no class is left.
     """
+    pc = _compute()
     counts: dict[str, int] = {}
     for column in columns:
         row, text = label_list(column, where)

@@ -26,6 +26,7 @@ class Mixture:
 
     Attributes:
         distinct: number of different samples in all of them.
+        without_caption: selected rows that were left out of them, see `dataset.SubsetDataset`.
     """
 
     def __init__(self, members: Sequence[tuple[Samples, float]]) -> None:
@@ -48,6 +49,7 @@ class Mixture:
         self._first = np.concatenate([[0], np.cumsum([len(member) for member in self._members])])
         self._first_source = np.concatenate([[0], np.cumsum([member.distinct for member in self._members])])
         self.distinct = int(self._first_source[-1])
+        self.without_caption = sum(member.without_caption for member in self._members)
         labelled = [list(member.classes) for member in self._members if len(member.classes)]
         if any(classes != labelled[0] for classes in labelled):
             raise ConfigError("the data sets of a mixture number their classes differently; name the classes")

@@ -61,7 +61,6 @@ class Wrapped:
                 network,
                 device_ids=ids,
                 gradient_as_bucket_view=True,
-                broadcast_buffers=False,  # batch norm's are the same everywhere by themselves
                 find_unused_parameters=unreached,
             )
             self.factor = float(world.size)
@@ -93,7 +92,10 @@ class Wrapped:
         parameters = [p for p in self.network.parameters() if p.grad is not None]
         if not self.sharded:
             return nn.utils.clip_grad_norm_(parameters, largest)
-        kinds = [[p for p in parameters if p.ndim], [p for p in parameters if not p.ndim]]  # sharded ones and the others
+        kinds = [
+            [p for p in parameters if p.ndim],
+            [p for p in parameters if not p.ndim],
+        ]  # sharded ones and the others
         norms = [nn.utils.get_total_norm([cast(torch.Tensor, p.grad) for p in some]) for some in kinds if some]
         norm = torch.stack([cast(Any, n).full_tensor() if hasattr(n, "full_tensor") else n for n in norms]).norm()
         for some in kinds:

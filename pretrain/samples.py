@@ -13,10 +13,12 @@ class Samples(Protocol):
 
     Attributes:
         distinct: number of different samples.
+        without_caption: selected rows that nothing can be learned from, and that were left out.
         classes: names of the classes that label numbers count; empty without labels.
     """
 
     distinct: int
+    without_caption: int
 
     @property
     def classes(self) -> Sequence[str]: ...

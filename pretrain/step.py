@@ -130,10 +130,14 @@ class Step:
             last = i + 1 == len(pieces)
             with self._wrapped.without_exchange(not last):
                 out = self._forward(batch, i, piece)
-                rows = [name for name in used if out[name].ndim > 0 and out[name].requires_grad]  # a tower may be locked
+                rows = [
+                    name for name in used if out[name].ndim > 0 and out[name].requires_grad
+                ]  # a tower may be locked
                 tensors, grads = [out[name] for name in rows], [leaves[name].grad[piece] for name in rows]  # type: ignore[index]
                 for name in used:
-                    if out[name].ndim == 0 and out[name].requires_grad:  # once is enough: it does not depend on the samples
+                    if (
+                        out[name].ndim == 0 and out[name].requires_grad
+                    ):  # once is enough: it does not depend on the samples
                         tensors.append(out[name])
                         grads.append(leaves[name].grad * float(last))  # type: ignore[operator]
                 torch.autograd.backward(tensors, grads)
@@ -146,7 +150,9 @@ class Step:
     def _needs_two(self) -> bool:
         """Whether one sample alone has no batch statistics. `SharedBatchNorm` sees those of other processes."""
         modules = self._wrapped.network.modules()
-        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and not isinstance(m, SharedBatchNorm) for m in modules)
+        return any(
+            isinstance(m, nn.modules.batchnorm._BatchNorm) and not isinstance(m, SharedBatchNorm) for m in modules
+        )
 
     def _forward(
         self, batch: Batch, number: int, piece: slice, module: nn.Module | None = None, reads_text: bool | None = None

@@ -24,6 +24,8 @@ from ..errors import StorageError
 
 FULL_BYTES = 1 << 20  # with less free than this, a write without an error number failed for lack of room
 TEMPORARY = ".tmp-"  # prefix of names that are not finished files
+_UMASK = os.umask(0)  # it can only be read by setting it
+os.umask(_UMASK)
 
 
 def is_local(path: str) -> bool:
@@ -85,6 +87,7 @@ def publishing(path: str) -> Iterator[str]:
             with _explained(path):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 yield str(temporary)
+                os.chmod(temporary, 0o666 & ~_UMASK)  # some libraries make files that only their owner reads
                 os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)

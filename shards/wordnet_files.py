@@ -38,7 +38,7 @@ def wordnet_lines(path: str) -> Iterator[str]:
 
 
 def read_index(folder: str, kind: str) -> dict[str, str]:
-    """Lemma of one part of speech -> offsets of its synsets as the file has them: parted by blanks, the commonest first.
+    """Lemma of one part of speech -> offsets of its synsets, as the file has them: parted by blanks, commonest first.
 
     Args:
         kind: noun, verb, adj or adv.

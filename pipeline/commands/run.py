@@ -68,7 +68,7 @@ def run_config(
     if storage.exists(folder.report_data):
         report = storage.read_json(folder.report_data)
         print_leaderboard(report, out)
-        print_trainings(report, folder, out)
+        print_trainings(report, out)
         out.print()
     for label, place in (
         ("shards", "shards"),

@@ -7,15 +7,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ...shards import storage
-from ..run_folder import RunFolder
-
 MOST = 24  # rows; the report has all
 RETRIEVAL = ("image_to_text_R@1", "text_to_image_R@1")
 
 
-def print_trainings(report: dict[str, Any], folder: RunFolder, out: Console) -> None:
-    """Print a row per model: its loss, how it did on the validation set, how fast it was, and where it lies.
+def print_trainings(report: dict[str, Any], out: Console) -> None:
+    """Print a row per model: its loss, how it did on the validation set, and how fast it was.
 
     Args:
         report: the value of ``report.json``; nothing is printed if it has no trainings.
@@ -34,10 +31,9 @@ def print_trainings(report: dict[str, Any], folder: RunFolder, out: Console) -> 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model", no_wrap=True)
     for i in told:
-        table.add_column(columns[i][0], justify="right")
+        table.add_column(columns[i][0], justify="right", no_wrap=True)
     for training, row in list(zip(trainings, rows, strict=True))[:MOST]:
-        place = storage.join(folder.path, "models", training["arm"], f"seed{training['seed']}")
-        table.add_row(place, *(row[i] for i in told))
+        table.add_row(f"{training['arm']}/seed{training['seed']}", *(row[i] for i in told))
     out.print()
     out.print(table)
     if len(trainings) > MOST:

@@ -106,6 +106,19 @@ def _cost(speed: Mapping[str, Any], prices: ReportConfig) -> float | None:
     return speed["seconds"] / 3600 * speed.get("devices", 1) * price
 
 
+def stage_cost(receipt: Mapping[str, Any], prices: ReportConfig) -> float | None:
+    """Cost of a stage: of trainings by the devices that each had, of everything else by the hours of its workers; None
+    without a price."""
+    summary = receipt["summary"]
+    seeds = summary.get("seeds")
+    reports = list(seeds.values()) if isinstance(seeds, dict) else [summary]
+    speeds = [speed for report in reports if isinstance(report, dict) and (speed := report.get("speed"))]
+    if not speeds:
+        speeds = [{"seconds": receipt["part_seconds"]}]
+    costs = [_cost(speed, prices) for speed in speeds]
+    return None if None in costs else sum(cost for cost in costs if cost is not None)
+
+
 def read_lines(path: str) -> list[dict[str, Any]]:
     """Objects of a file of JSON lines; none if it is not there."""
     if not storage.exists(path):

@@ -25,7 +25,7 @@ from .results import results
 from .scaling import scaling
 from .scores import learned_scores, score_facts
 from .source import RunData
-from .training import curves, trainings
+from .training import curves, stage_cost, trainings
 from .truth import Truth, filter_truth
 
 
@@ -159,13 +159,11 @@ def _summary(config: Config) -> str:
 
 def _stages(run: RunData) -> Stages:
     """Time of every stage: seconds of work, summed over its calls; stages wait for each other's workers."""
-    price = run.config.report.price_per_cpu_hour
     times = []
     for name, artifact in run.named("stage").items():
         receipt = artifact.receipt
         summary = receipt["summary"]
         items = summary.get("rows") or summary.get("entered") or summary.get("samples")
-        cost = None if price is None else receipt["part_seconds"] / 3600 * price
         times.append(
             StageTime(
                 name,
@@ -175,7 +173,7 @@ def _stages(run: RunData) -> Stages:
                 unit="rows",
                 bytes=summary.get("bytes"),
                 peak_bytes=receipt["peak_bytes"] or None,
-                cost=cost,
+                cost=stage_cost(receipt, run.config.report),
             )
         )
     return Stages(times)

@@ -73,7 +73,7 @@ class FilterStage(Stage):
         if totals["kept"] == 0:
             why = ", ".join(f"{code} {n}" for code, n in sorted(reasons.items(), key=lambda r: -r[1]))
             raise DataError(
-                f"this filter keeps nothing of the {totals['entered']} samples that reach it ({why or 'none came'}); "
+                f"{self.name} keeps nothing of the {totals['entered']} samples that reach it ({why or 'none came'}); "
                 "loosen it"
             )
         return {**totals, "reasons": dict(sorted(reasons.items())), "facts": chosen.describe(state)}

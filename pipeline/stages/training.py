@@ -174,7 +174,7 @@ def _train(task: Task, training: Training, data: Data, start: str | None, seed: 
         stop=task.stopping,
         validation=opened.validation,
         classes=opened.classes,
-        facts=CardFacts(subset=told, fingerprint=opened.samples.identity(), license=training.license),
+        facts=CardFacts(subset=told.removeprefix("subset/"), fingerprint=opened.samples.identity(), license=training.license),
     )
     return {**report.to_json(), "speed": report.speed}
 

@@ -1,4 +1,4 @@
-"""Ray on one machine: a call of two processes outlives the death of one; a Ray that breaks down is told, not waited for."""
+"""Ray on one machine: a group outlives the death of a member; the end of Ray itself is told, not waited for."""
 
 import os
 import signal

@@ -108,29 +108,28 @@ def test_the_head_of_a_model_of_pictures_and_text_classifies(pairs):
 def test_what_is_said_at_the_end(pairs):
     said = (pairs / "said").read_text()
     assert "digits, supervised top-1" in said
-    row = next(line for line in said.splitlines() if line.startswith(str(pairs / "runs/trained/models/half/seed1")))
+    row = next(line for line in said.splitlines() if line.startswith("half/seed1"))
     assert len(row.split()) >= 6  # loss, validation loss, top-1, R@1, samples/s, time
     report = json.loads((pairs / "runs" / "trained" / "report" / "report.json").read_text())
     assert {(t["model"], t["recipe"]) for t in report["trainings"]} == {("RN-mini-32", "siglip")}
     assert report["trainings"][0]["validation"]["num_samples"] == 40
     assert {"validation_loss", "validation/top1"} <= report["curves"][0]["others"].keys()
     done = curate("plan", str(pairs / "config.yaml"))
-    assert "75.0" not in done.stdout
     assert "pretrain/half: 2 seeds, each 100 samples in 7 steps of 16, the last of 4" in done.stdout
     assert "94% of one epoch of 80 of the subset" in done.stdout
     assert "nothing to run" in done.stdout
 
 
-def test_the_table_of_trainings_leaves_out_what_nobody_knows(tmp_path):
+def test_the_table_of_trainings_leaves_out_what_nobody_knows():
     out = Console(record=True, width=120)
     trainings = [{"arm": "a", "seed": s, "loss": 1.5, "seconds": 75.0, "samples_per_second": 1234.5} for s in range(30)]
-    print_trainings({"trainings": trainings}, RunFolder(str(tmp_path), "x"), out)
+    print_trainings({"trainings": trainings}, out)
     said = out.export_text()
     assert "1,234" in said
     assert "1 min 15 s" in said
     assert "validation" not in said
     assert "and 6 more" in said
-    print_trainings({}, RunFolder(str(tmp_path), "x"), out)
+    print_trainings({}, out)
 
 
 @pytest.mark.parametrize("model", ["RN-mini-32", "timm:test_resnet"])
@@ -159,8 +158,8 @@ def test_supervised_runs(tmp_path, model):
     folder = next(tmp_path.glob("runs/artifacts/pretrain-*/data/seed0"))
     record = json.loads((folder / "classifier.json").read_text())
     assert record["training"]["samples_seen"] == 40
-    embedded = {p.name for p in tmp_path.glob("runs/artifacts/embed-*/data/*.npy")}
-    assert embedded == {"00000000.image.npy", "00000001.image.npy"}
+    embedded = [p.name.split(".", 1)[1] for p in tmp_path.glob("runs/artifacts/embed-*/data/*.npy")]
+    assert embedded == ["image.npy"] * 2
     assert summary(tmp_path, "eval-encoder/net")["seeds"]["model"]["results"][0]["suite"] == "supervised"
 
 
@@ -176,6 +175,7 @@ REFUSED: list[tuple[dict[str, Any], list[Any], dict[str, Any], str]] = [
     ({"start": "nowhere.pt"}, ["knn"], {}, "pretrain.start: 'nowhere.pt' does not exist"),
     ({"start": "net", "model": "ViT-mini-8-32"}, ["knn"], {"net": "clip"}, "are of RN-mini-32, not of ViT-mini-8-32"),
     ({"start": "net"}, ["knn"], {"net": SUPERVISED}, "of an image model"),
+    ({"start": "net"}, ["knn"], {"net": "siglip"}, "have SigLIP's logit bias"),
     ({}, ["zero_shot"], {"net": SUPERVISED}, "no text tower in the encoder 'net'"),
     (
         {"recipe": {**SUPERVISED, "labels": {"column": "x", "classes": "no.txt"}}},
@@ -262,11 +262,12 @@ def test_files_that_a_recipe_names_are_part_of_a_training(tmp_path):
 
 
 def two(folder: Path, processes: int, address: str) -> str:
-    recipe = {"type": "siglip", "warmup": 2, "checkpoint_every_steps": 10, "log_every": 1}
+    recipe = {"type": "siglip", "warmup": 2, "checkpoint_every_steps": 5, "log_every": 1}
     return config(
         folder,
-        {"recipe": recipe, "samples_seen": 1600, "processes": processes, "subsets": ["everything"]},
+        {"recipe": recipe, "samples_seen": 800, "processes": processes, "subsets": ["everything"]},
         address,
+        pool={"source": {"type": "shards", "path": str(folder.parent / "pool")}},
         targets=None,
     )
 
@@ -306,19 +307,18 @@ def test_two_processes_killed_stopped_and_resumed(tmp_path):
     labelled_pool(tmp_path / "pool")
     for name in ("whole", "killed", "one"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "pool").symlink_to(tmp_path / "pool")
     done = curate("run", two(tmp_path / "whole", 2, "processes"))
     assert done.returncode == 0, done.stdout + done.stderr
 
     folder, path = tmp_path / "killed", two(tmp_path / "killed", 2, "processes")
     driver = start(path)
-    wait_for(lambda: steps_done(folder) >= 15)
+    wait_for(lambda: steps_done(folder) >= 8)
     os.kill(psutil.Process(driver.pid).children(recursive=True)[-1].pid, signal.SIGKILL)
-    wait_for(lambda: steps_done(folder) >= 40)
+    wait_for(lambda: steps_done(folder) >= 20)
     driver.kill()
     driver.communicate()
     driver = start(path)
-    wait_for(lambda: steps_done(folder) >= 60)
+    wait_for(lambda: steps_done(folder) >= 30)
     driver.send_signal(signal.SIGTERM)
     said, _ = driver.communicate(timeout=120)
     assert driver.returncode == 130, said
@@ -329,7 +329,7 @@ def test_two_processes_killed_stopped_and_resumed(tmp_path):
 
     folder = tmp_path / "one"  # begun by two, ended by one: as one alone, but for rounding
     driver = start(two(folder, 2, "processes"))
-    wait_for(lambda: steps_done(folder) >= 30)
+    wait_for(lambda: steps_done(folder) >= 20)
     driver.send_signal(signal.SIGTERM)
     driver.communicate(timeout=120)
     done = curate("run", two(folder, 1, "inline"))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from curate.pipeline.artifact import Artifact
 from curate.pipeline.config import ReportConfig
-from curate.pipeline.reporting.training import CURVE_POINTS, curves, thinned, training, trainings
+from curate.pipeline.reporting.training import CURVE_POINTS, curves, stage_cost, thinned, training, trainings
 from curate.shards import storage
 
 REPORT = {"steps": 100, "samples_seen": 6400, "epochs": 6.4, "samples": 1000, "distinct": 900, "parameters": 12}
@@ -68,3 +68,15 @@ def test_thinning_keeps_means_and_the_end(count, points):
     weighted = sum(v * w / 10 for v, w in zip(line.values, widths, strict=True))
     assert weighted == pytest.approx(sum(i % 7 for i in range(count)))
     assert max(widths) - min(widths) <= 10
+
+
+def test_costs_of_stages():
+    both = ReportConfig(price_per_cpu_hour=0.5, price_per_gpu_hour=4.0)
+    assert stage_cost({"part_seconds": 7200, "summary": {"rows": 3}}, both) == pytest.approx(1.0)
+    assert stage_cost({"part_seconds": 7200, "summary": {"seeds": ["seed0"]}}, both) == pytest.approx(1.0)
+    on_gpus = REPORT | {"speed": SPEED | {"device": "NVIDIA H100", "devices": 8}}
+    trained = {"part_seconds": 1800, "summary": {"seeds": {"seed0": on_gpus, "seed1": on_gpus}}}
+    assert stage_cost(trained, both) == pytest.approx(2 * 0.5 * 8 * 4)
+    assert stage_cost({"part_seconds": 1800, "summary": on_gpus}, both) == pytest.approx(0.5 * 8 * 4)
+    assert stage_cost(trained, ReportConfig(price_per_cpu_hour=1.0)) is None
+    assert stage_cost({"part_seconds": 1, "summary": {}}, ReportConfig()) is None

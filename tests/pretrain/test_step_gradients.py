@@ -21,7 +21,7 @@ from curate.pretrain.step import Step, _pieces
 from curate.pretrain.world import ALONE
 
 sys.path.insert(0, str(Path(__file__).parent))
-from training_runs import tiny_model  # noqa: E402
+from training_runs import tiny_model
 
 SPACE = LabelSpace(("a", "b", "c"))
 LABELS = {"labels": {"column": "label"}}
@@ -34,8 +34,7 @@ class Made:
     def __init__(self, count: int, dim: int) -> None:
         generator = torch.Generator().manual_seed(3)
         self.image, self.text = (
-            nn.functional.normalize(torch.randn(count, dim, generator=generator), dim=1)
-            for _ in range(2)
+            nn.functional.normalize(torch.randn(count, dim, generator=generator), dim=1) for _ in range(2)
         )
         self.asked: list[int] = []
 
@@ -121,7 +120,9 @@ def test_pieces_have_the_whole_batch_s_gradients(tmp_path, monkeypatch, name, ca
         assert whole.keys() == pieces.keys()
         for key, expected in whole.items():
             assert float((pieces[key] - expected).abs().max()) < 1e-6, key
-        assert {n: pytest.approx(float(t), abs=1e-6) for n, t in terms.items()} == {n: float(t) for n, t in again.items()}
+        assert {n: pytest.approx(float(t), abs=1e-6) for n, t in terms.items()} == {
+            n: float(t) for n, t in again.items()
+        }
         if teachers is not None:
             assert max(teachers.asked) <= size  # they, too, see a piece at a time
             assert sum(teachers.asked) == 11

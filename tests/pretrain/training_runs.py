@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from curate.pretrain.recipe import PairRecipe, Recipe
+from curate.pretrain.recipe import Recipe
 from curate.pretrain.trainer import TrainReport, train
 from curate.pretrain.training_data import DataPart, open_training_data
 from curate.pretrain.world import ALONE, World
@@ -96,7 +96,3 @@ def furthest(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> tu
 
 def log(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "out/log.jsonl").read_text().splitlines()]
-
-
-def captions_of(recipe: Recipe) -> Any:
-    return recipe.captions if isinstance(recipe, PairRecipe) else None
