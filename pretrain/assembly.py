@@ -179,7 +179,7 @@ def assemble(
 
 
 def _fill_decoder(module: Any, seed: int) -> None:
-    """open_clip leaves a matrix of CoCa's decoder as memory happened to be; nothing here uses it, but it is published."""
+    """open_clip leaves a matrix of CoCa's decoder as memory happened to be: not used here, but published."""
     matrix = getattr(getattr(module, "text_decoder", None), "text_projection", None)
     if isinstance(matrix, torch.nn.Parameter):
         generator = torch.Generator().manual_seed(streams.key(seed, "decoder") >> 1)
@@ -200,8 +200,8 @@ def _learns_text(recipe: PairRecipe, teachers: Teachers | None, projected: Mappi
 
 
 def adapted(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
-    """The architecture as the recipe needs it: SigLIP's loss has a bias, and scale and bias that begin elsewhere. What is
-    changed stands in the published config, so whoever loads the weights builds the same model."""
+    """The architecture as the recipe needs it: SigLIP's loss has a bias, and scale and bias that begin elsewhere. What
+    is changed stands in the published config, so whoever loads the weights builds the same model."""
     if not isinstance(recipe, SigLipRecipe):
         return spec
     config: dict[str, Any] = json.loads(json.dumps(spec.config))

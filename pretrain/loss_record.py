@@ -77,8 +77,8 @@ class LossRecord:
         return self._names, rows
 
     def flush(self, step: int, steps: int) -> dict[str, float]:
-        """Means since the last flush: ``loss``, and each term as ``loss/NAME`` if there are several; then empty. Without
-        any step that counts there are no means.
+        """Means since the last flush: ``loss``, and each term as ``loss/NAME`` if there are several; then empty.
+        Without any step that counts there are no means.
 
         Raises:
             DataError: a loss is not finite.

@@ -201,8 +201,8 @@ class ClipRecipe(PairRecipe):
 
 @RECIPES.register
 class SigLipRecipe(PairRecipe):
-    """Sigmoid loss (Zhai et al., ICCV 2023): every pair of a batch is a yes or a no by itself. The scale starts at 10, a
-    bias at -10."""
+    """Sigmoid loss (Zhai et al., ICCV 2023): every pair of a batch is a yes or a no by itself. The scale starts at 10,
+    a bias at -10."""
 
     type: Literal["siglip"] = "siglip"
     exchange: Literal["gather", "ring", "both"] = Field(

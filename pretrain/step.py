@@ -200,7 +200,7 @@ class Step:
         captioned = labels = None
         if (self._learns_text if reads_text is None else reads_text) and (batch.caption < 0).any():
             captioned = torch.from_numpy(batch.caption[piece] >= 0).to(self._device)
-        if batch.label_rows is not None:
+        if batch.label_rows is not None and batch.label_ids is not None:
             inside = (batch.label_rows >= piece.start) & (batch.label_rows < piece.stop)
             rows, ids = batch.label_rows[inside] - piece.start, batch.label_ids[inside]
             weights = None if batch.label_weights is None else torch.from_numpy(batch.label_weights[inside])
@@ -230,7 +230,7 @@ class Step:
 
 def _pieces(count: int, micro_batch: int, largest: int, least: int = 1) -> list[slice]:
     """Even parts of ``0..count-1``, of `micro_batch` at most; one if there is no limit. There are as many as a process
-    with `largest` samples needs, so some may be empty; none has fewer than `least`, if need be by one more in others."""
+    with `largest` samples needs, so some may be empty. None has fewer than `least`, if need be by more in others."""
     parts = max(1, -(-largest // micro_batch)) if micro_batch else 1
     if least > 1:
         parts = max(1, min(parts, count // least))

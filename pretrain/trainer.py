@@ -213,7 +213,8 @@ class _Training:
         seed: int,
     ) -> None:
         self.recipe, self.assembly, self.plan, self.loader = recipe, assembly, plan, loader
-        self.dataset, self.world, self.device, self.precision, self.seed = dataset, world, device, precision, seed
+        self.dataset, self.world, self.device, self.seed = dataset, world, device, seed
+        self.precision: Precision = precision
         self.state = TrainingState()
         self.replaced = 0  # by this process since it began
 
@@ -300,7 +301,7 @@ class _Training:
             seen = self.plan.samples_before(batch.step + 1)
             rate = self.plan.rate(batch.step, self.recipe.schedule, self.recipe.lr, self.recipe.warmup)
             set_rate(self.optimizer, rate)
-            if self.speed.flops_per_sample is None and len(batch.images) and not self.wrapped.sharded:
+            if self.speed.flops_per_sample is None and not self.wrapped.sharded and self._countable(batch):
                 self.speed.flops_per_sample = self._flops(batch)
             norm = self._one_step(self._shortened(batch))
             self.state.step += 1
@@ -323,6 +324,10 @@ class _Training:
             if stopping:
                 self.saves.close()
                 raise Stopped(seen, budget)
+
+    def _countable(self, batch: Batch) -> bool:
+        """Whether a batch tells the operations of a step; with batch norm one sample does not."""
+        return len(batch.images) > (1 if _has_batch_norm(self.network) else 0)
 
     def _flops(self, batch: Batch) -> float:
         """Operations per sample, by the shapes of a batch."""

@@ -1,6 +1,6 @@
 """Whole trainings on 1, 2 and 3 processes: the same weights. Run as a script, this file is one of the processes.
 
-Tolerances are absolute, of float32 weights of order 1 after four steps. SGD's steps are as exact as gradients, whose
+Tolerances are absolute, of float32 weights of order 1 after three steps. SGD's steps are as exact as gradients, whose
 sums are added up in another order (seen: 2e-6, with batch norm 5e-6). AdamW divides a gradient by its own size, so
 where it is near zero its rounding becomes a step (seen: 8e-5 at a rate of 1e-3).
 """
@@ -24,28 +24,32 @@ sys.path.insert(0, str(Path(__file__).parent))
 from training_runs import digests, furthest, log, part, run, tiny_model, weights, with_columns
 
 BATCH = 10
-SEEN = 3 * BATCH + 2  # three processes share the last batch of two: one has none
+SEEN = 2 * BATCH + 2  # three processes share the last batch of two: one has none
 SGD = {"optimizer": {"type": "sgd"}, "lr": 0.02, "warmup": 1, "weight_decay": 0.01, "batch_size": BATCH, "log_every": 2}
 ADAMW = {**SGD, "optimizer": "adamw", "lr": 1e-3}
 LABELS = {"column": "label"}
 TOLERANCE = 5e-6
-WITH_TWO = ("resnet", "vit", "clip in pieces", "clip fsdp", "captions and labels")  # processes besides
+WITH_TWO = ("resnet", "vit", "clip fsdp", "captions and labels")  # processes besides
 CLIP, SIGLIP, FSDP = {"type": "clip", **SGD}, {"type": "siglip", **SGD}, {"sharding": "fsdp"}
 
 
 def cases() -> dict[str, tuple[dict[str, Any], str, dict[str, Any]]]:
     """Name -> (recipe, model, other arguments)."""
     supervised = {"type": "supervised", **SGD, "labels": LABELS, "classifier": {"head_init": "small"}}
-    mixed = {"data": "mixed"}
+    mixed = {"data": "mixed", "measured": True}
     phases = [{"share": 0.6, "patch_keep": 0.5, "image_size": 48, "text_length": 6}, {"share": 0.4}]
     return {
-        "resnet": (CLIP, "RN-mini-32", {"seen": 3 * BATCH, "tolerance": 2e-5}),
+        "resnet": (CLIP, "RN-mini-32", {"seen": 2 * BATCH, "tolerance": 2e-5}),
         "resnet fsdp": ({**CLIP, **FSDP}, "tiny resnet", {"tolerance": 2e-5}),
         "vit": ({**CLIP, "phases": phases}, "ViT-mini-8-32", {}),
         "adamw": ({"type": "clip", **ADAMW}, "tiny", {"tolerance": 2e-4}),
         "clip in pieces": ({**CLIP, "micro_batch": 2, "grad_clip": 0.1, "ema": {"decay": 0.5}}, "tiny", {}),
         "clip groups": ({**CLIP, "groups": 2, "matryoshka": [4]}, "tiny", {}),
-        "clip fsdp": ({**CLIP, **FSDP, "grad_clip": 0.1, "ema": {"decay": 0.5}, "micro_batch": 2}, "tiny", {}),
+        "clip fsdp": (
+            {**CLIP, **FSDP, "grad_clip": 0.1, "ema": {"decay": 0.5}, "micro_batch": 2},
+            "tiny",
+            {"measured": True},
+        ),
         "siglip": (SIGLIP, "tiny", {}),
         "siglip ring": ({**SIGLIP, "exchange": "ring", "micro_batch": 3}, "tiny", {}),
         "captions and labels": ({**CLIP, "labels": LABELS, "supcon": {}}, "tiny", mixed),
@@ -69,7 +73,9 @@ def train_case(name: str, folder: Path, world: World) -> dict[str, Any]:
         parts = [part(shards["captions"], 2.0), part(shards["labels"])]
     place = folder / str(world.size) / name
     model, seen = models.get(model, model), more.get("seen", SEEN)
-    report = run(place, _recipe(options), model, parts, seen, world=world, validation=parts[0])
+    report = run(
+        place, _recipe(options), model, parts, seen, world=world, validation=parts[0] if more.get("measured") else None
+    )
     world.barrier()
     return {"weights": weights(place), "log": log(place), "report": report.to_json()}
 
@@ -77,7 +83,7 @@ def train_case(name: str, folder: Path, world: World) -> dict[str, Any]:
 def stop_and_go(folder: Path, world: World, sharding: str) -> None:
     """Two processes: undisturbed; stopped and resumed."""
     shards, models = _data(folder)
-    recipe = _recipe({**CLIP, "sharding": sharding, "ema": {"decay": 0.5}, "snapshots": {"number": 3}})
+    recipe = _recipe({**CLIP, "sharding": sharding, "ema": {"decay": 0.5}, "snapshots": {"number": 2}})
     parts = [part(shards["full"])]
     for name in ("undisturbed", "stopped"):
         place = folder / "stories" / sharding / name
@@ -158,7 +164,7 @@ def test_processes_together_train_what_one_does(together, name):
     alone = train_case(name, folder, ALONE)
     assert torch.get_num_threads() == torch_threads
     tolerance = cases()[name][2].get("tolerance", TOLERANCE)
-    assert alone["log"][-1]["loss"] < alone["log"][0]["loss"]
+    assert alone["report"]["samples_seen"] == cases()[name][2].get("seen", SEEN)
     for some in found.values():
         if name not in some[0]:
             continue
@@ -166,8 +172,9 @@ def test_processes_together_train_what_one_does(together, name):
         assert difference < tolerance, where
         for ours, theirs in zip(alone["log"], some[0][name]["log"], strict=True):
             assert ours == pytest.approx(theirs, rel=20 * tolerance)
-        measured = [one["report"]["validation"]["clip_val_loss"] for one in (alone, some[0][name])]
-        assert measured[0] == pytest.approx(measured[1], rel=20 * tolerance)
+        if alone["report"]["validation"]:
+            measured = [one["report"]["validation"]["clip_val_loss"] for one in (alone, some[0][name])]
+            assert measured[0] == pytest.approx(measured[1], rel=20 * tolerance)
         assert all(one[name]["report"] == some[0][name]["report"] for one in some)  # all processes say the same
 
 
@@ -175,7 +182,7 @@ def test_processes_together_train_what_one_does(together, name):
 def test_two_processes_stop_together_and_go_on_to_the_same_bytes(together, sharding):
     place = together[0] / "stories" / sharding
     assert digests(place / "stopped") == digests(place / "undisturbed")
-    assert len(list((place / "stopped/out/checkpoints").glob("samples_*.pt"))) == 3
+    assert len(list((place / "stopped/out/checkpoints").glob("samples_*.pt"))) == 2
 
 
 def test_one_process_goes_on_where_three_stopped(together):
