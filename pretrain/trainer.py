@@ -45,7 +45,7 @@ from .stopping import Stopped, StopRequest
 from .token_reduction import kept_patches, shorten
 from .training_inputs import Inputs
 from .validation import Validation
-from .whole_state import whole, whole_state
+from .whole_state import whole
 from .world import ALONE, World
 
 ASK_EVERY = 10  # steps between two questions to all processes whether to save
@@ -479,7 +479,7 @@ class _Training:
         self.saves.writer.wait()
         trained = self._model_weights(averaged=False)
         weights = self._model_weights(averaged=True) if self.average else trained
-        optimizer = whole_state(self.network, self.optimizer, self.world).get("optimizer")
+        optimizer = None if self.wrapped.sharded else whole(self.optimizer.state_dict())  # as open_clip takes it
         parameters = list(self.network.parameters())
         self._count_corrupt()
         self.world.barrier()

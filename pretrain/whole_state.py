@@ -2,8 +2,8 @@
 
 What is saved must not tell how it was trained: a state of four processes under FSDP2 is the state of one process, with
 the same names. DDP and torch.compile wrappers are taken off; under FSDP2 each sharded tensor is put together, one at a
-time, and only process 0 keeps it, in CPU memory. The optimizer's state keeps torch's own form (parameters by number),
-which is also open_clip's; it is mapped by torch's rule that a moment has its parameter's shape.
+time, and only process 0 keeps it, in CPU memory. The optimizer's state goes by the names of parameters, because sharded
+ones form groups of their own; a moment is told by torch's rule that it has its parameter's shape.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def whole_state(
     keep = world.rank == 0
     state = {
         "weights": whole(dict(unwrapped(model).state_dict()), keep),
-        "optimizer": whole(optimizer.state_dict(), keep),
+        "optimizer": _by_name(whole(optimizer.state_dict(), keep), optimizer, unwrapped(model)),
         "ema": None if average is None else whole(dict(average.state_dict()), keep),
     }
     return state if keep else {}
@@ -63,15 +63,42 @@ def load_whole_state(
     """Fill a network, its optimizer and its average from what `whole_state` returned; every process loads all of it."""
     network = unwrapped(model)
     network.load_state_dict(_like(state["weights"], network.state_dict()))
-    saved = state["optimizer"]
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    moments = {
-        number: {name: _part_of(value, parameters[number]) for name, value in entry.items()}
-        for number, entry in saved["state"].items()
-    }
-    optimizer.load_state_dict({"state": moments, "param_groups": saved["param_groups"]})
+    optimizer.load_state_dict(_numbered(state["optimizer"], optimizer, network))
     if average is not None:
         average.load_state_dict(_like(state["ema"], average.state_dict()))
+
+
+def _names(optimizer: torch.optim.Optimizer, network: nn.Module) -> list[str]:
+    """Names of the parameters in the order in which the optimizer's state numbers them."""
+    known = {id(p): name for name, p in network.named_parameters()}
+    return [known[id(p)] for group in optimizer.param_groups for p in group["params"]]
+
+
+def _by_name(state: Mapping[str, Any], optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Any]:
+    """An optimizer's state by the names of parameters: their groups differ between one process and FSDP's several."""
+    names = _names(optimizer, network)
+    groups = {}
+    for group in state["param_groups"]:
+        options = {key: value for key, value in group.items() if key != "params"}
+        groups |= {names[number]: options for number in group["params"]}
+    return {"state": {names[number]: entry for number, entry in state["state"].items()}, "groups": groups}
+
+
+def _numbered(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Any]:
+    """What `_by_name` gave as this optimizer's own state."""
+    names = _names(optimizer, network)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    moments = {
+        number: {key: _part_of(value, parameters[number]) for key, value in saved["state"][name].items()}
+        for number, name in enumerate(names)
+        if name in saved["state"]
+    }
+    groups, first = [], 0
+    for group in optimizer.param_groups:
+        numbers = list(range(first, first + len(group["params"])))
+        first += len(numbers)
+        groups.append({**saved["groups"][names[numbers[0]]], "params": numbers})
+    return {"state": moments, "param_groups": groups}
 
 
 def whole(value: Any, keep: bool = True) -> Any:

@@ -100,7 +100,7 @@ def leave_for_others(folder: Path, world: World) -> None:
     with pytest.raises(Stopped):
         run(
             folder / "stories/elastic",
-            _recipe({**CLIP, "ema": {"decay": 0.5}}),
+            _recipe({**CLIP, "ema": {"decay": 0.5}, "sharding": "fsdp"}),
             models["tiny"],
             [part(shards["full"])],
             SEEN,
@@ -188,7 +188,7 @@ def test_two_processes_stop_together_and_go_on_to_the_same_bytes(together, shard
 def test_one_process_goes_on_where_three_stopped(together):
     folder = together[0]
     shards, models = _data(folder)
-    recipe = _recipe({**CLIP, "ema": {"decay": 0.5}})
+    recipe = _recipe({**CLIP, "ema": {"decay": 0.5}, "sharding": "fsdp"})
     assert list((folder / "stories/elastic/scratch").glob("state_*.pt"))
     for name in ("elastic", "alone"):
         run(folder / "stories" / name, recipe, models["tiny"], [part(shards["full"])], SEEN)
