@@ -14,8 +14,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .eval.evaluate import evaluate
     from .filters.memory import MemoryPool, run_filters
-    from .pretrain.dataset import SubsetDataset
-    from .pretrain.encoder import Encoder
+    from .pretrain.data.dataset import SubsetDataset
+    from .pretrain.encoders.encoder import Encoder
+    from .pretrain.encoders.load_encoder import load_encoder
     from .pretrain.trainer import train
     from .shards.evalset import EvalSet
     from .shards.shard import Shard
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
     from .shards.uid import read_subset, write_subset
 
 _HOME = {
-    "Encoder": ".pretrain.encoder",
+    "Encoder": ".pretrain.encoders.encoder",
     "EvalSet": ".shards.evalset",
     "MemoryPool": ".filters.memory",
     "Shard": ".shards.shard",
-    "SubsetDataset": ".pretrain.dataset",
+    "SubsetDataset": ".pretrain.data.dataset",
     "TarReader": ".shards.tar",
     "TarWriter": ".shards.tar",
     "evaluate": ".eval.evaluate",
+    "load_encoder": ".pretrain.encoders.load_encoder",
     "read_subset": ".shards.uid",
     "run_filters": ".filters.memory",
     "train": ".pretrain.trainer",
@@ -46,6 +48,7 @@ __all__ = [
     "TarReader",
     "TarWriter",
     "evaluate",
+    "load_encoder",
     "read_subset",
     "run_filters",
     "train",

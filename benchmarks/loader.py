@@ -163,10 +163,10 @@ def ours(folder: Path, count: int, threads: int) -> None:
     import open_clip
     import torch
 
-    from curate.pretrain.dataset import SubsetDataset
-    from curate.pretrain.loader import Loader
-    from curate.pretrain.tokenizer import OpenClipTokenizer
-    from curate.pretrain.transform import normalised
+    from curate.pretrain.data.dataset import SubsetDataset
+    from curate.pretrain.data.loader import Loader
+    from curate.pretrain.data.transform import normalised
+    from curate.pretrain.models.tokenizer import OpenClipTokenizer
     from curate.shards.shard import Shard
 
     torch.set_num_threads(1)
@@ -219,7 +219,7 @@ def floor(folder: Path) -> dict[str, float]:
     """Milliseconds of CPU per picture of the steps that cannot be left out, each alone."""
     import simplejpeg
 
-    from curate.pretrain.jpeg_crop import crop_into, open_source
+    from curate.pretrain.data.jpeg_crop import crop_into, open_source
     from curate.shards.tar import TarReader
 
     tar = TarReader(str(sorted(folder.glob("*.tar"))[0]))
@@ -248,7 +248,7 @@ def mixing(n: int = 200_000, per_shard: int = 10_000) -> dict[str, dict[str, flo
     """How well our order mixes, and that of a shuffle buffer of 5,000 samples."""
     import shuffle_quality
 
-    from curate.pretrain import order
+    from curate.pretrain.data import order
 
     ours = order.positions(0, n, 0, n)
     theirs = shuffle_quality.buffered_order(n, per_shard, 0)

@@ -31,7 +31,7 @@ from PIL import Image
 from curate.filters.memory import MemoryContext, MemoryPool
 from curate.filters.mixing import auc
 from curate.filters.scorers.mix import Mix
-from curate.pretrain.dataset import SubsetDataset
+from curate.pretrain.data.dataset import SubsetDataset
 from curate.pretrain.recipe import ClipRecipe
 from curate.pretrain.trainer import train
 from curate.shards.demo import digits

@@ -91,7 +91,7 @@ def _side(options: argparse.Namespace, scale: Any, bias: Any) -> Callable[[Any, 
     from curate.pretrain.features import Features
     from curate.pretrain.objectives.clip import ClipObjective
     from curate.pretrain.objectives.siglip import SigLipObjective
-    from curate.pretrain.world import ALONE
+    from curate.pretrain.processes.world import ALONE
 
     who, name = options.side.split()
     theirs = ClipLoss() if name == "clip" else SigLipLoss()

@@ -45,7 +45,7 @@ def start_weights(model: str, seed: int, path: Path) -> str:
     """Initial weights of both sides, as a file that both load."""
     import torch
 
-    from curate.pretrain.models import build, resolve_model
+    from curate.pretrain.models.architecture import build, resolve_model
 
     torch.save(build(resolve_model(model), seed).state_dict(), path)
     return str(path)
@@ -88,7 +88,7 @@ def trained(side: str, options: dict[str, Any], folder: Path, extra: dict[str, A
 
 
 def checkpoint(side: str, folder: Path, epochs: int) -> tuple[str, str | None]:
-    """What `Encoder.load` takes, after the model's name on their side."""
+    """What `load_encoder` takes, after the model's name on their side."""
     if side == "ours":
         return str(folder / "run"), None
     return SMALL, str(folder / "run" / "checkpoints" / f"epoch_{epochs}.pt")
@@ -98,10 +98,10 @@ def val_loss(model: str, weights: str | None, bodies: list[bytes], captions: lis
     """On held-out pairs, with the model's own scale."""
     import torch
 
-    from curate.pretrain.encoder import Encoder
-    from curate.pretrain.retrieval import contrastive_loss
+    from curate.pretrain.encoders.load_encoder import load_encoder
+    from curate.pretrain.outputs.retrieval import contrastive_loss
 
-    encoder = Encoder.load(model, weights, "cpu")
+    encoder = load_encoder(model, weights, "cpu")
     image, text = (torch.from_numpy(f) for f in (encoder.encode_images(bodies), encoder.encode_texts(captions)))
     return contrastive_loss(image, text, encoder.logit_scale, VAL_BATCH)
 

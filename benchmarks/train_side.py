@@ -4,7 +4,7 @@
 
 Both sides note when each step of the optimizer has ended, by torch's own hook, on the clock of whole machine. `begun`
 is that clock when the parent started the process, so the first step's time has imports and the opening of the data in
-it. RESULT.json: ``steps`` (seconds since then), and on our side ``speed`` (`pretrain/speed.py`).
+it. RESULT.json: ``steps`` (seconds since then), and on our side ``speed`` (`pretrain/outputs/speed.py`).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def ours(options: dict[str, Any]) -> dict[str, Any]:
     """`curate.pretrain`, as a pipeline's worker calls it."""
     import train_pairs
 
-    from curate.pretrain.dataset import SubsetDataset
+    from curate.pretrain.data.dataset import SubsetDataset
     from curate.pretrain.recipe import ClipRecipe
     from curate.pretrain.trainer import train
 

@@ -33,10 +33,10 @@ def ready(folder: Path, model: str, batch: int) -> tuple[Any, Any]:
     """One batch in memory."""
     import train_pairs
 
-    from curate.pretrain.dataset import SubsetDataset
-    from curate.pretrain.loader import Loader
-    from curate.pretrain.models import resolve_model
-    from curate.pretrain.tokenizer import tokenizer_for
+    from curate.pretrain.data.dataset import SubsetDataset
+    from curate.pretrain.data.loader import Loader
+    from curate.pretrain.models.architecture import resolve_model
+    from curate.pretrain.models.tokenizer import tokenizer_for
 
     spec = resolve_model(model)
     tokenizer = tokenizer_for(spec.tokenizer, spec.config["text_cfg"])
@@ -56,11 +56,11 @@ def bare_tight(model: str, held: Held) -> Callable[[], float]:
     import torch
     from open_clip.loss import ClipLoss
 
-    from curate.pretrain.models import build, resolve_model
-    from curate.pretrain.network import PairNetwork
-    from curate.pretrain.optimizer import build_optimizer
-    from curate.pretrain.optimizer_options import AdamW
-    from curate.pretrain.towers import Towers
+    from curate.pretrain.models.architecture import build, resolve_model
+    from curate.pretrain.models.network import PairNetwork
+    from curate.pretrain.models.towers import Towers
+    from curate.pretrain.optim.optimizer import build_optimizer
+    from curate.pretrain.optim.optimizer_options import AdamW
 
     spec = resolve_model(model)
     network = PairNetwork(Towers(build(spec, 0), spec.preprocess), spec.config["embed_dim"]).train()
@@ -86,9 +86,9 @@ def bare_plain(model: str, held: Held) -> Callable[[], float]:
     import torch
     from open_clip.loss import ClipLoss
 
-    from curate.pretrain.models import build, resolve_model
-    from curate.pretrain.optimizer import decays
-    from curate.pretrain.transform import normalised
+    from curate.pretrain.data.transform import normalised
+    from curate.pretrain.models.architecture import build, resolve_model
+    from curate.pretrain.optim.optimizer import decays
 
     spec = resolve_model(model)
     network: Any = build(spec, 0).train()
@@ -127,8 +127,8 @@ def side_by_side(
     import torch
     import train_pairs
 
-    from curate.pretrain.dataset import SubsetDataset
-    from curate.pretrain.loader import Loader
+    from curate.pretrain.data.dataset import SubsetDataset
+    from curate.pretrain.data.loader import Loader
     from curate.pretrain.recipe import ClipRecipe
     from curate.pretrain.trainer import train
 
@@ -192,10 +192,10 @@ def floor(model: str, batch: int, folder: Path) -> dict[str, float]:
     """What the arithmetic alone would take: operations of a step, and the rate of large matrix products here."""
     import torch
 
-    from curate.pretrain.flops import network_flops
-    from curate.pretrain.models import build, resolve_model
-    from curate.pretrain.network import PairNetwork
-    from curate.pretrain.towers import Towers
+    from curate.pretrain.models.architecture import build, resolve_model
+    from curate.pretrain.models.network import PairNetwork
+    from curate.pretrain.models.towers import Towers
+    from curate.pretrain.outputs.flops import network_flops
 
     torch.set_num_threads(1)
     spec = resolve_model(model)

@@ -28,7 +28,8 @@ from .statistics import wilson
 from .suites import EvalContext, Suite, SuiteResult
 
 if TYPE_CHECKING:
-    from ..pretrain.encoder import Encoder
+    from ..pretrain.encoders.encoder import Encoder
+    from ..pretrain.encoders.load_encoder import load_encoder
 
 FORMAT = 1
 RESULTS = "results.json"
@@ -52,7 +53,7 @@ def evaluate(
     """Run every suite on every set and write the results.
 
     Args:
-        encoder_dir: encoder folder, or anything that `Encoder.load` takes.
+        encoder_dir: encoder folder, or anything that `load_encoder` takes.
         evalset_folders: sets in CLIP_benchmark's WebDataset layout.
         suites: what to measure, from `suites.parse_suites` or a config.
         out: folder for the files.
@@ -69,9 +70,8 @@ def evaluate(
         DataError: a set, a split, a tar, an image or the templates are missing or broken; says which.
     """
     sets = open_sets(evalset_folders, suites)
-    from ..pretrain.encoder import Encoder
 
-    encoder = Encoder.load(encoder_dir, pretrained, device=device)
+    encoder = load_encoder(encoder_dir, pretrained, device=device)
     name = encoder_dir.rstrip("/").rsplit("/", 1)[-1]
     return evaluate_encoder(encoder, sets, suites, out, name, cache_dir, progress)
 

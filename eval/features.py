@@ -22,7 +22,7 @@ from ..shards.evalset import EvalSet, EvalSplit
 from ..shards.images.image import ImageError, decode_rgb
 
 if TYPE_CHECKING:
-    from ..pretrain.encoder import Encoder
+    from ..pretrain.encoders.encoder import Encoder
 
 CHUNK = 1024  # encoded images in memory
 

@@ -26,7 +26,7 @@ from ..registry import Options, Registry
 from ..shards.image_pass import ImageReader
 
 if TYPE_CHECKING:
-    from ..pretrain.encoder import Encoder
+    from ..pretrain.encoders.encoder import Encoder
     from ..shards.shard import Shard
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ Every eligible row gets a rank, its place in the order of a keyed hash of its ui
 go to buckets by the upper bits of the hash, a bucket sorts its own, and how many rows lie in the buckets before it is a
 sum over counts that only the last row of each bucket reports. So the driver holds one number per 65,536 rows. From then
 on batches cost nothing: permutation k sends rank r to position pi_k(r) by a keyed bijection of 0..n-1
-(`pretrain/order.py`), and batch b is positions b B to (b + 1) B - 1.
+(`pretrain/data/order.py`), and batch b is positions b B to (b + 1) B - 1.
 
 n is rarely a multiple of B. The rows that are left over form a batch of their own, filled up to B with the rows at the
 first positions, which are there as context only: they have their result from their own batch. A pool that is not larger
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..pretrain import streams
-from ..pretrain.order import permuted
+from ..pretrain.data.order import permuted
 from .base import Emitted, Part, Pool, Routed
 from .draw import Source, uid_hash
 

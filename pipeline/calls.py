@@ -2,7 +2,7 @@
 
 An engine takes `Call`s and gives back futures of `Outcome`s. It never raises for a failing call: an exception, a dead
 worker and a call that never ends are outcomes, so that one bad part cannot take the others with it. Three engines:
-`InlineEngine` here (this process, one call at a time; debugging and tests), `ProcessEngine` in `processes.py` (worker
+`InlineEngine` in `inline.py` (this process, one call at a time; debugging and tests), `ProcessEngine` in `processes.py` (worker
 processes of this machine) and `RayEngine` in `engine.py` (a cluster, or a local Ray).
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import resource
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -139,50 +138,3 @@ def peak_bytes_now() -> int:
     """Peak resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
-
-
-class InlineEngine:
-    """Runs every call in this process, in the caller's thread, one at a time.
-
-    Calls of several processes are the exception: they run in worker processes, because one process cannot be two.
-
-    Args:
-        attempts: how often such a call is started before it is given up because a process of it died.
-    """
-
-    workers = 1
-
-    def __init__(self, attempts: int = 3) -> None:
-        self._lock = threading.Lock()
-        self._closed = False
-        self._attempts = attempts
-        self._groups: Engine | None = None
-
-    def submit(self, call: Call) -> Future[Outcome]:
-        if call.resources.processes > 1:
-            return self._engine_of_groups().submit(call)
-        future: Future[Outcome] = Future()
-        with self._lock:
-            if self._closed:
-                future.set_result(Outcome(error=RuntimeError("the engine is closed")))
-            else:
-                future.set_result(execute(call.function, call.arguments))
-        return future
-
-    def _engine_of_groups(self) -> Engine:
-        from .processes import ProcessEngine
-
-        with self._lock:
-            if self._groups is None:
-                self._groups = ProcessEngine(1, self._attempts, preload=())
-                if self._closed:
-                    self._groups.close()
-            return self._groups
-
-    def gpus(self) -> int:
-        return 0  # nothing is handed out: a call sees what this process sees
-
-    def close(self) -> None:
-        self._closed = True
-        if self._groups is not None:
-            self._groups.close()

@@ -20,7 +20,7 @@ from ..registry import Options, unknown
 from ..shards.sources import SOURCES
 from ..shards.sources.base import IngestOptions, Source
 from .config_file import ConfigFile
-from .sweep_config import SweepConfig
+from .sweep_config import SweepConfig, SweepPoint
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
@@ -306,6 +306,15 @@ class Config(Options):
         if wanted == "all":
             return [name for name, encoder in self.encoders.items() if encoder.model]
         return list(wanted)
+
+    def sweep_points(self) -> list[SweepPoint]:
+        """All points of the sweep, subset by subset, small ones first; the report reads them in this order."""
+        option = self.pretrain
+        if option is None or option.sweep is None:
+            return []
+        return [
+            p for name in self.swept_subsets() for p in option.sweep.points(name, option.samples_seen, option.model)
+        ]
 
     def swept_subsets(self) -> list[str]:
         """Names of the subsets whose sizes or budgets are swept over."""

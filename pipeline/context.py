@@ -41,9 +41,9 @@ class EncoderAt:
 
 @lru_cache(maxsize=8)
 def _load(at: EncoderAt) -> Any:
-    from ..pretrain.encoder import Encoder
+    from ..pretrain.encoders.load_encoder import load_encoder
 
-    return Encoder.load(at.model, at.pretrained, at.device, at.precision)  # type: ignore[arg-type]
+    return load_encoder(at.model, at.pretrained, at.device, at.precision)  # type: ignore[arg-type]
 
 
 class StageContext:

@@ -39,7 +39,7 @@ LOST_CONNECTION = (
     "recvvalue failed",
     "application timeout caused pair closure",
     "barrier timeout",
-    "could not exchange with the others",  # `pretrain.world.PeerLost`
+    "could not exchange with the others",  # `pretrain.processes.world.PeerLost`
 )
 """What torch's errors say when another process of the group has gone."""
 

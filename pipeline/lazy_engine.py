@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from .calls import Engine, InlineEngine
+from .calls import Engine
 from .config import ClusterConfig
+from .inline import InlineEngine
 
 
 class LazyEngine:

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..filters.base import Reads, Scorer
 from ..pretrain.detectors.text_boxes import text_boxes_model
-from ..pretrain.models import modalities_of, model_identity
+from ..pretrain.models.architecture import modalities_of, model_identity
 from ..pretrain.recipe import Recipe, SigLipRecipe
 from ..registry import nearest, unknown
 from ..shards import storage

@@ -15,27 +15,18 @@ from .config import Config
 from .stage import Stage
 from .stages.filtering import FilterStage, SubsetStage
 from .stages.training import PretrainStage
-from .sweep_config import SweepPoint
+from .sweep_config import SWEEP, SweepPoint
 
 if TYPE_CHECKING:
     from .planner import Planner
 
 CUT = "size"  # label of the filter that cuts a subset to a size
-SWEEP = "sweep"  # names of a sweep's stages, and of their roles in the report, begin with it
-
-
-def points_of(config: Config) -> list[SweepPoint]:
-    """All points of a config's sweep, subset by subset, small ones first; the report reads them in this order."""
-    option = config.pretrain
-    if option is None or option.sweep is None:
-        return []
-    return [p for name in config.swept_subsets() for p in option.sweep.points(name, option.samples_seen, option.model)]
 
 
 def plan_sweep(planner: Planner) -> dict[str, Stage]:
     """Plan all points; the stages by their roles in the report, ``sweep-subset/NAME``, ``sweep-pretrain/NAME``..."""
     roles: dict[str, Stage] = {}
-    for point in points_of(planner.config):
+    for point in planner.config.sweep_points():
         name = f"{point.subset}/{point.name}"
         with planner.at_budget(point.samples_seen):
             subset = _cut(planner, point, f"{SWEEP}/{name}")
@@ -54,7 +45,7 @@ def plan_sweep(planner: Planner) -> dict[str, Stage]:
 
 def sweep_line(config: Config, stages: Sequence[Stage]) -> str:
     """What the sweep adds, in a line; nothing without one."""
-    points = points_of(config)
+    points = config.sweep_points()
     if not points or config.pretrain is None:
         return ""
     own = [s for s in stages if isinstance(s, PretrainStage) and s.name.startswith(f"{SWEEP}/")]
@@ -82,4 +73,4 @@ def _cut(planner: Planner, point: SweepPoint, name: str) -> SubsetStage:
     return planner.add(SubsetStage(f"{name}/subset", {"pool": planner.pool, **filters}, labels=(*whole.labels, CUT)))
 
 
-__all__ = ["CUT", "SWEEP", "plan_sweep", "points_of", "sweep_line"]
+__all__ = ["CUT", "SWEEP", "plan_sweep", "sweep_line"]

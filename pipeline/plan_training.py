@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from ..errors import ConfigError
 from ..eval.suites import Suite
-from ..pretrain.classifier_folder import is_classifier_folder
-from ..pretrain.encoder_folder import built, find_encoder
-from ..pretrain.log_sinks import check_installed
-from ..pretrain.models import CONFIG_FILE, ModelSpec, model_identity, resolve_model
+from ..pretrain.models.architecture import CONFIG_FILE, ModelSpec, model_identity, resolve_model
+from ..pretrain.models.classifier_folder import is_classifier_folder
+from ..pretrain.models.encoder_folder import built, find_encoder
+from ..pretrain.models.timm_names import is_timm
 from ..pretrain.objectives.supervised_options import SemanticSoftmaxOptions
+from ..pretrain.outputs.log_sinks import check_installed
 from ..pretrain.phases import plan_phases
 from ..pretrain.recipe import PairRecipe, Recipe, SigLipRecipe
-from ..pretrain.timm_names import is_timm
 from ..shards import storage
 
 BIAS = "init_logit_bias"  # in a model's config: it has a bias

@@ -16,6 +16,7 @@ from ..registry import Options
 
 Size = Annotated[float, Field(gt=0)]
 WHOLE = 1.0
+SWEEP = "sweep"  # names of a sweep's stages, and of their roles in the report, begin with it
 
 
 @dataclass(frozen=True)
@@ -121,4 +122,4 @@ def _size_name(size: float) -> str:
     return f"{size:.10g}" if size <= WHOLE else str(int(size))
 
 
-__all__ = ["WHOLE", "SweepConfig", "SweepPoint"]
+__all__ = ["SWEEP", "WHOLE", "SweepConfig", "SweepPoint"]

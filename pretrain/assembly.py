@@ -12,24 +12,26 @@ from open_clip.transformer import VisionTransformer
 
 from ..errors import ConfigError
 from . import streams
-from .classifier import build_classifier, load_tower
-from .encoder import Encoder
-from .encoder_folder import find_encoder
-from .label_space import LabelSpace
-from .locking import checkpoint_gradients, lock
-from .models import ModelSpec, Preprocess, build, resolve_model
-from .network import PairNetwork
+from .data.label_space import LabelSpace
+from .data.preprocess import Preprocess
+from .data.tokenizer import Tokenizer, tokenizer_for
+from .encoders.load_encoder import load_encoder
+from .models.architecture import ModelSpec, build, resolve_model
+from .models.classifier import build_classifier, load_tower
+from .models.encoder_folder import find_encoder
+from .models.locking import checkpoint_gradients, lock
+from .models.network import PairNetwork
+from .models.resize_positions import allow_image_size, grid_of
+from .models.short_captions import allow_text_length
+from .models.text_tower import text_ends, text_tower
+from .models.token_reduction import PatchSelection, install_patch_selection
+from .models.towers import Towers
+from .models.weights import load_weights, weights_digest
 from .objectives.base import Objective
 from .objectives.logit_scale import initial_bias, initial_scale
 from .phases import PhasePlan
 from .recipe import PairRecipe, Recipe, SigLipRecipe, SupervisedRecipe
-from .resize_positions import allow_image_size, grid_of
-from .short_captions import allow_text_length
 from .teachers import Teachers, refuse_unable
-from .token_reduction import PatchSelection, install_patch_selection
-from .tokenizer import Tokenizer, tokenizer_for
-from .towers import Towers, text_ends, text_tower
-from .weights import load_weights, weights_digest
 
 
 @dataclass
@@ -227,7 +229,7 @@ def load_teachers(
     """
     if not recipe.teachers:
         return None
-    encoders = [Encoder.load(t.model, t.pretrained, str(device), recipe.precision) for t in recipe.teachers]
+    encoders = [load_encoder(t.model, t.pretrained, str(device), recipe.precision) for t in recipe.teachers]
     identity["teachers"] = [encoder.digest for encoder in encoders]
     for teacher, encoder in zip(recipe.teachers, encoders, strict=True):
         refuse_unable(teacher, encoder, classes)

@@ -10,7 +10,7 @@ from ..registry import Options
 from .objectives.supervised_options import MultiLabelOptions, SemanticSoftmaxOptions, SoftmaxOptions
 
 if TYPE_CHECKING:
-    from .label_space import LabelSpace
+    from .data.label_space import LabelSpace
     from .objectives.base import Objective
 
 
@@ -43,7 +43,7 @@ class LabelOptions(Options):
         Raises:
             ConfigError: their file is not there.
         """
-        from .label_space import read_classes
+        from .data.label_space import read_classes
 
         return read_classes(self.classes) if isinstance(self.classes, str) else (list(self.classes or ()) or None)
 
@@ -52,7 +52,7 @@ class LabelOptions(Options):
         if self.loss is None:
             raise ValueError("these labels have no loss of their own")
         if isinstance(self.loss, SemanticSoftmaxOptions):
-            from .class_hierarchy import find_hierarchy
+            from .data.class_hierarchy import find_hierarchy
 
             return self.loss.objective(find_hierarchy(space.names, self.loss.hierarchy, self.loss.wordnet))
         return self.loss.objective()

@@ -19,9 +19,9 @@ from pydantic import Field, model_validator
 
 from ..errors import ConfigError
 from ..registry import Options
-from .schedule import rate, warmup_steps
-from .schedule_options import Schedule
-from .view import View
+from .data.view import View
+from .optim.schedule import rate, warmup_steps
+from .optim.schedule_options import Schedule
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 TextCut = Literal["truncate", "random", "block"]

@@ -12,20 +12,24 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ..registry import Options, Registry
-from .augment_options import Augment
-from .ema_options import EmaOptions
+from .data.augment_options import Augment
 from .label_options import LabelOptions
-from .locking import LockOptions
-from .log_sinks import LogSink
+from .models.locking import LockOptions
 from .objectives.options import ClipLoss, PairLosses, SigLipLoss, SupConLoss, TeacherLoss
 from .objectives.supervised_options import ClassifierOptions, MixOptions
-from .optimizer_options import AdamW, OptimizerOption
+from .optim import optimizer_options, schedule_options
+from .optim.ema_options import EmaOptions
+from .outputs.log_sinks import LogSink
 from .phases import Phase
-from .schedule_options import Cosine, ScheduleOption
-from .snapshots import SnapshotOptions
+from .state.snapshots import SnapshotOptions
 
 if TYPE_CHECKING:
     from .objectives.base import Objective
+
+    OptimizerOption = optimizer_options.Optimizer
+    ScheduleOption = schedule_options.Schedule
+else:  # one of the registered classes, told apart by `type`
+    OptimizerOption, ScheduleOption = optimizer_options.OptimizerOption, schedule_options.ScheduleOption
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 FREE = frozenset({"checkpoint_every_s", "checkpoint_every_steps", "cache_mb", "threads", "log"})
@@ -49,8 +53,14 @@ class Recipe(Options):
     )
     lr: float = Field(5e-4, gt=0, description="Learning rate at the end of the warm-up.")
     warmup: float = Field(500, ge=0, description="Linear warm-up: steps, or below 1 a share of the run.")
-    schedule: ScheduleOption = Field(default_factory=Cosine, description="Learning rate after the warm-up.")
-    optimizer: OptimizerOption = Field(default_factory=AdamW, description="What turns gradients into steps.")
+    schedule: ScheduleOption = Field(
+        default_factory=lambda: schedule_options.Cosine.model_validate({}),
+        description="Learning rate after the warm-up.",
+    )
+    optimizer: OptimizerOption = Field(
+        default_factory=lambda: optimizer_options.AdamW.model_validate({}),
+        description="What turns gradients into steps.",
+    )
     weight_decay: float = Field(0.2, ge=0, description="Weight decay of matrices and embeddings.")
     grad_clip: float = Field(0.0, ge=0, description="Largest norm of the gradient; 0 = not clipped.")
     skip_bad_steps: int = Field(
@@ -71,7 +81,8 @@ class Recipe(Options):
         "ddp", description="With several processes: all weights in each (ddp), or a part in each (fsdp)."
     )
     snapshots: SnapshotOptions = Field(
-        default_factory=SnapshotOptions, description="Weights on the way that are published with the model."
+        default_factory=lambda: SnapshotOptions.model_validate({}),
+        description="Weights on the way that are published with the model.",
     )
     log_every: int = Field(10, ge=1, description="Steps between two lines of the log.")
     log: tuple[LogSink, ...] = Field((), description="Services to log to beside TensorBoard: wandb, mlflow.")

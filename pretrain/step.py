@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from .batch_norm import SharedBatchNorm
+from .data.batch import Batch
 from .features import Features, Labels, TeacherFeatures
-from .loader import Batch
-from .network import Outputs
+from .models.network import Outputs
 from .objectives.base import Objective, couples_samples
-from .parallel import Wrapped
+from .processes.batch_norm import SharedBatchNorm
+from .processes.parallel import Wrapped
+from .processes.world import World
 from .teachers import Teachers, joined
-from .world import World
 
 Terms = dict[str, torch.Tensor]
 

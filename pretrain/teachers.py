@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import ConfigError
-from .encoder import Encoder
+from .data.batch import Batch
+from .encoders.encoder import Encoder
 from .features import TeacherFeatures
-from .loader import Batch
 from .precision import inference
 
 
@@ -58,7 +58,7 @@ class Teachers:
             if tuple(pictures.shape[2:]) != tuple(encoder.image_size) and not empty:
                 resized = F.interpolate(pictures.float(), encoder.image_size, mode="bicubic", antialias=True)
                 pictures = resized.round().clamp(0, 255).to(torch.uint8)
-            towers: Any = encoder._towers
+            towers: Any = encoder.towers
             said = TeacherFeatures()
             if kind == "classes":
                 weight, bias = (tensor.to(device) for tensor in self._heads[number])

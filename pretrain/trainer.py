@@ -20,33 +20,34 @@ from torch import nn
 from ..errors import ConfigError, DataError
 from . import streams
 from .assembly import Assembly, assemble
-from .checkpoint import Checkpoints, TrainingState, agreed
-from .ema import Ema
-from .export import Finished, checkpoint_value, publish, published
-from .flops import network_flops, peak_flops
-from .label_space import LabelSpace
-from .loader import Batch, Loader
-from .locking import stand_still
-from .log_sinks import LiveLog
-from .loss_record import LossRecord
-from .mixed_batch import Mixing
-from .model_card import CardFacts, flat
+from .data.batch import Batch
+from .data.label_space import LabelSpace
+from .data.loader import Loader
+from .data.mixed_batch import Mixing
+from .data.samples import Samples
+from .models.locking import stand_still
+from .models.token_reduction import kept_patches, shorten
 from .objectives.logit_scale import clamp
-from .optimizer import build_optimizer, set_rate
-from .parallel import Wrapped
+from .optim.ema import Ema
+from .optim.optimizer import build_optimizer, set_rate
+from .outputs.export import Finished, checkpoint_value, publish, published
+from .outputs.flops import network_flops, peak_flops
+from .outputs.log_sinks import LiveLog
+from .outputs.loss_record import LossRecord
+from .outputs.model_card import CardFacts, flat
+from .outputs.speed import SpeedMeter
 from .phases import PhasePlan, plan_phases
 from .precision import Precision, arithmetic, contained, pick_device, pick_precision
+from .processes.parallel import Wrapped
+from .processes.world import ALONE, World
 from .recipe import Recipe
-from .samples import Samples
-from .snapshots import Snapshots
-from .speed import SpeedMeter
+from .state.checkpoint import Checkpoints, TrainingState, agreed
+from .state.snapshots import Snapshots
+from .state.training_inputs import Inputs
+from .state.whole_state import whole
 from .step import Step
 from .stopping import Stopped, StopRequest
-from .token_reduction import kept_patches, shorten
-from .training_inputs import Inputs
 from .validation import Validation
-from .whole_state import whole
-from .world import ALONE, World
 
 ASK_EVERY = 10  # steps between two questions to all processes whether to save
 

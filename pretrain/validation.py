@@ -17,13 +17,13 @@ from ..errors import DataError
 from ..shards.images.error import ImageError
 from ..shards.images.image import decode_rgb
 from .assembly import Assembly
-from .loader import Batch
-from .retrieval import retrieval_metrics
-from .samples import Samples
-from .snapshots import MEASURE
+from .data.batch import Batch
+from .data.samples import Samples
+from .data.transform import for_evaluation
+from .outputs.retrieval import retrieval_metrics
+from .processes.world import World
+from .state.snapshots import MEASURE
 from .step import Step
-from .transform import for_evaluation
-from .world import World
 
 
 class Validation:

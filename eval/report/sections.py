@@ -11,18 +11,7 @@ from typing import Any
 
 from . import marks, quantity
 from .cluster_map import clusters_plot
-from .data import (
-    Arm,
-    Estimate,
-    FilterFacts,
-    Funnel,
-    Headline,
-    Leaderboard,
-    Metric,
-    PerClass,
-    Report,
-    Stages,
-)
+from .data import Arm, Estimate, FilterFacts, Funnel, Headline, Leaderboard, Metric, PerClass, Report, Stages
 from .facts import fact_lines
 from .galleries import subset_galleries
 from .leaks import leakage_section

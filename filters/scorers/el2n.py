@@ -19,15 +19,16 @@ import pyarrow as pa
 from pydantic import Field
 
 from ...errors import DataError
-from ...pretrain.models import Preprocess, resolve_model
-from ...pretrain.proxy_recipe import ProxyRecipe
+from ...pretrain.data.preprocess import Preprocess
+from ...pretrain.models.architecture import resolve_model
+from ...pretrain.weighing.proxy_recipe import ProxyRecipe
 from ...shards import storage
 from ...shards.image_pass import Picture
 from ...shards.shard import Shard
 from ..base import SCORERS, Context, Part, PixelReader, PixelScorer
 
 if TYPE_CHECKING:
-    from ...pretrain.proxy import Proxy
+    from ...pretrain.weighing.proxy import Proxy
 
 MAX_CLASSES = 100_000
 BATCH = 64
@@ -123,7 +124,7 @@ class El2nReader:
     """Shows every labelled picture to all proxies, in batches of one size that never span two shards."""
 
     def __init__(self, scorer: El2n, name: str, proxies: Proxies) -> None:
-        from ...pretrain.proxy import load_proxy
+        from ...pretrain.weighing.proxy import load_proxy
 
         paths = [storage.join(proxies.folder, f"{proxy}.pt") for proxy in proxies.names]
         self._proxies = [load_proxy(path, scorer.model, len(proxies.classes), scorer.device) for path in paths]
@@ -143,7 +144,7 @@ class El2nReader:
         self._columns[index] = {name: np.full(rows, np.nan, np.float32) for name in names}
 
     def prepare(self, picture: Picture) -> np.ndarray:
-        from ...pretrain.transform import for_evaluation
+        from ...pretrain.data.transform import for_evaluation
 
         return for_evaluation(picture.rgb, self._preprocess)
 
@@ -207,7 +208,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def _labels(part: Part, column: str) -> set[str]:
     """Different labels of a part; at most one more than can be used."""
-    from ...pretrain.label_space import label_of_each
+    from ...pretrain.data.label_space import label_of_each
 
     found = {t for t in label_of_each(part.arrow(column), f"column {column!r} of part {part.name}") if t is not None}
     return set(sorted(found)[: MAX_CLASSES + 1])
@@ -215,7 +216,7 @@ def _labels(part: Part, column: str) -> set[str]:
 
 def _numbers(shard: Shard, column: str, number: dict[str, int]) -> np.ndarray:
     """Class number of every row, -1 = no label."""
-    from ...pretrain.label_space import label_of_each
+    from ...pretrain.data.label_space import label_of_each
 
     texts = label_of_each(shard.read_table([column])[column], f"column {column!r} of {shard.table}")
     return np.array([-1 if text is None else number.get(text, -1) for text in texts], np.int64)
@@ -226,8 +227,8 @@ def _train(
 ) -> dict[str, Any]:
     """One proxy."""
     from ...pretrain import streams
-    from ...pretrain.labelled import LabelledDataset
-    from ...pretrain.proxy import train_proxy
+    from ...pretrain.data.labelled import LabelledDataset
+    from ...pretrain.weighing.proxy import train_proxy
 
     dataset = LabelledDataset(shards, scorer.label)
     report = train_proxy(

@@ -1,8 +1,8 @@
 """`flyt`: what a pair is worth to a downstream task, by a head on its embeddings that learned it from gradients.
 
 The head sees the concatenated image and caption embedding of one encoder (frozen, so no second pass over the images is
-needed to score the pool) and is trained as `pretrain/flyt.py` says. Several seeds are averaged: each head's scores
-have an arbitrary offset, so only their mean is a score and their differences are not an uncertainty of a row. The
+needed to score the pool) and is trained as `pretrain/weighing/flyt.py` says. Several seeds are averaged: each head's
+scores have an arbitrary offset, so only their mean is a score and their differences are not an uncertainty of a row. The
 price: a training for a GPU, and 4 Mflop a row and seed for 512-dimensional embeddings.
 """
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from ...errors import DataError
-from ...pretrain.flyt_options import FlytTraining
+from ...pretrain.weighing.flyt_options import FlytTraining
 from ...shards import storage
 from ..base import SCORERS, Columns, Context, LoadEncoder, Part, Scorer
 from .mix import run_facts, thinned
@@ -130,7 +130,7 @@ def _train_head(
 ) -> dict[str, Any]:
     from safetensors.numpy import save_file
 
-    from ...pretrain.flyt import make_head, train_scorer
+    from ...pretrain.weighing.flyt import make_head, train_scorer
 
     names = [f"{features}.image", f"{features}.text"]
     report = train_scorer(

@@ -24,7 +24,8 @@ from ...shards.match import FoundPool, Settled, find_pool, kept_by_match, match_
 from ...shards.reshard import Kept, ReshardPlan, finish_shards, plan_shards, unwritten, write_shard
 from ...shards.shard import Shard
 from ...shards.uid import distinct, map_subset, write_subset
-from ..calls import Call, Engine, InlineEngine, Outcome
+from ..calls import Call, Engine, Outcome
+from ..inline import InlineEngine
 from ..lock import locked
 from ..progress import Progress
 

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...eval.report.data import (
-    Arm,
-    Confusion,
-    Contrast,
-    Estimate,
-    Headline,
-    Leaderboard,
-    Metric,
-    PerClass,
-)
+from ...eval.report.data import Arm, Confusion, Contrast, Estimate, Headline, Leaderboard, Metric, PerClass
 from ...eval.results import Arm as ArmResult
 from ...eval.results import Leaderboard as Board
 from ...eval.results import Row, class_recall, gather, leaderboard, leaderboards

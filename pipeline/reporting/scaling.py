@@ -27,8 +27,7 @@ from ...eval.report.scaling_data import (
 from ...eval.results import Leaderboard, gather, leaderboards
 from ...eval.statistics import mean_over_seeds
 from ...shards import storage
-from ..plan_sweep import SWEEP, points_of
-from ..sweep_config import SweepPoint
+from ..sweep_config import SWEEP, SweepPoint
 from .results import metric_of
 from .source import RunData
 
@@ -40,7 +39,7 @@ NEAR_CHANCE = 0.95  # part of a guess's error above which nothing was learned ye
 def scaling(run: RunData) -> Scaling | None:
     """Panels of all metrics and axes; None without a sweep that was evaluated."""
     folders: dict[tuple[str, int], str] = {}
-    planned = {f"{p.subset}/{p.name}": p for p in points_of(run.config)}
+    planned = {f"{p.subset}/{p.name}": p for p in run.config.sweep_points()}
     evaluated = run.named(f"{SWEEP}-eval")
     for name in planned:
         for seed in evaluated[name].summary["seeds"] if name in evaluated else ():

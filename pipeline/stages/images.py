@@ -110,7 +110,7 @@ def write_embeddings(out: str, name: str, arrays: Mapping[str, np.ndarray]) -> N
 
 def _look(tasks: list[Task], arguments: list[tuple[Shard, Look, list[tuple[Look, Artifact]]]]) -> list[dict[str, Any]]:
     """One bundle of shards, on a worker: for the stage itself, and for companions that lack one of them."""
-    from ...pretrain.embed import Embedding, embed_shards
+    from ...pretrain.encoders.embed import Embedding, embed_shards
 
     shards = [shard for shard, _, _ in arguments]
     _, own, along = arguments[0]

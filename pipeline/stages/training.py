@@ -150,10 +150,10 @@ def training_seed(run_seed: int, index: int) -> int:
 
 
 def _train(task: Task, training: Training, data: Data, start: str | None, seed: int, told: str) -> dict[str, Any]:
-    from ...pretrain.model_card import CardFacts
+    from ...pretrain.data.training_data import DataPart, open_training_data
+    from ...pretrain.outputs.model_card import CardFacts
+    from ...pretrain.processes.world import World
     from ...pretrain.trainer import train
-    from ...pretrain.training_data import DataPart, open_training_data
-    from ...pretrain.world import World
 
     rest = 1.0 - sum(share for _, share in data.also)
     parts = [DataPart(data.shards, [_rows(shard, data.subset) for shard in data.shards], rest)]
@@ -174,7 +174,9 @@ def _train(task: Task, training: Training, data: Data, start: str | None, seed: 
         stop=task.stopping,
         validation=opened.validation,
         classes=opened.classes,
-        facts=CardFacts(subset=told.removeprefix("subset/"), fingerprint=opened.samples.identity(), license=training.license),
+        facts=CardFacts(
+            subset=told.removeprefix("subset/"), fingerprint=opened.samples.identity(), license=training.license
+        ),
     )
     return {**report.to_json(), "speed": report.speed}
 

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from ..features import Features
-from ..world import World
+from ..processes.world import World
 
 
 class Objective(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from ..features import Features
-from ..world import World
+from ..processes.world import World
 from .in_batch_softmax import in_batch_softmax
 from .known_gradient import known_gradient
 from .pairs import Pairs, captioned, in_float32, texts_of

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from ...errors import ConfigError
 from ..features import Features, TeacherFeatures
-from ..world import World
+from ..processes.world import World
 from .in_batch_softmax import in_batch_softmax
 from .pairs import Pairs, captioned, in_float32, texts_of
 

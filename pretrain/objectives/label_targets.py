@@ -11,7 +11,7 @@ import torch
 
 from ...errors import ConfigError, DataError
 from ..features import Features, Labels
-from ..world import World
+from ..processes.world import World
 
 
 def logits_and_labels(features: Features, what: str) -> tuple[torch.Tensor, Labels]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from ...errors import ConfigError
 from ..features import Features
-from ..world import World
+from ..processes.world import World
 from .base import Counts, Objective
 from .pairs import in_float32, present, texts_of
 

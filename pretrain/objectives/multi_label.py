@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from ..features import Features, Labels
-from ..world import World
+from ..processes.world import World
 from .label_targets import count_labelled, labelled_total, logits_and_labels, weights_of
 
 EPSILON = 1e-8  # keeps logarithms and slopes of roots finite at probabilities of 0 and 1

@@ -18,7 +18,7 @@ import torch
 
 from ...errors import ConfigError
 from ..features import Features
-from ..world import Window, World, share
+from ..processes.world import Window, World, share
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from ...errors import ConfigError
-from ..class_hierarchy import ClassHierarchy
+from ..data.class_hierarchy import ClassHierarchy
 from ..features import Features
-from ..world import World
+from ..processes.world import World
 from .label_targets import count_labelled, labelled_total, logits_and_labels, shares
 from .softmax import softmax_sum
 

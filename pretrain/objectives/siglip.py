@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from ..features import Features
-from ..world import World, share
+from ..processes.world import World, share
 from .known_gradient import known_gradient
 from .pairs import Pairs, Piece, captioned, in_float32, texts_of
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from ..features import Features
-from ..world import World
+from ..processes.world import World
 from .label_targets import count_labelled, labelled_total, logits_and_labels, shares
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 
 from ..features import Features, Labels
-from ..world import World
+from ..processes.world import World
 from .known_gradient import known_gradient
 from .pairs import absent, in_float32
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from ...registry import Options
 
 if TYPE_CHECKING:
-    from ..class_hierarchy import ClassHierarchy
+    from ..data.class_hierarchy import ClassHierarchy
     from .multi_label import MultiLabelObjective
     from .semantic_softmax import SemanticSoftmaxObjective
     from .softmax import SoftmaxObjective

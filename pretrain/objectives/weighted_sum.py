@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from ..features import Features
-from ..world import World
+from ..processes.world import World
 from .base import Counts, Objective, couples_samples
 
 

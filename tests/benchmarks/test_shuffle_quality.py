@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.pretrain.order import positions
+from curate.pretrain.data.order import positions
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "shuffle_quality.py"
 SPEC = importlib.util.spec_from_file_location("shuffle_quality", PATH)

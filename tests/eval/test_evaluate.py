@@ -15,9 +15,9 @@ from curate.eval.evaluate import evaluate, evaluate_encoder, open_sets
 from curate.eval.features import TextFeatures, class_weights, image_features
 from curate.eval.results import gather, leaderboard
 from curate.eval.suites import parse_suites
-from curate.pretrain.encoder import Encoder
-from curate.pretrain.encoder_folder import WEIGHTS_FILE, write_config, write_record
-from curate.pretrain.models import build, resolve_model
+from curate.pretrain.encoders.load_encoder import load_encoder
+from curate.pretrain.models.architecture import build, resolve_model
+from curate.pretrain.models.encoder_folder import WEIGHTS_FILE, write_config, write_record
 from curate.shards.demo.digits import write_digits_evalset
 from curate.shards.evalset import EvalSet, write_evalset
 from curate.shards.images.image import decode_rgb
@@ -252,7 +252,7 @@ def test_real_model_on_the_digits(real, tmp_path):
 
 def test_zero_shot_weights_are_open_clips(real):
     folder, data = real
-    encoder, evalset = Encoder.load(folder, device="cpu"), EvalSet.open(data)
+    encoder, evalset = load_encoder(folder, device="cpu"), EvalSet.open(data)
     ours = class_weights(TextFeatures(encoder), evalset, evalset.templates)
     with torch.no_grad():
         theirs = open_clip.build_zero_shot_classifier(

@@ -14,11 +14,11 @@ from curate.errors import ConfigError, DataError
 from curate.eval.evaluate import evaluate, evaluate_encoder, open_sets
 from curate.eval.suites import SuiteOption, parse_suites
 from curate.eval.suites.supervised import mean_average_precision
-from curate.pretrain.classifier import build_classifier
-from curate.pretrain.classifier_encoder import LinearHead
-from curate.pretrain.classifier_folder import write_classifier_folder
-from curate.pretrain.label_space import LabelSpace
+from curate.pretrain.data.label_space import LabelSpace
+from curate.pretrain.encoders.classifier_encoder import LinearHead
+from curate.pretrain.models.classifier import build_classifier
 from curate.pretrain.objectives.supervised_options import ClassifierOptions
+from curate.pretrain.outputs.export_classifier import write_classifier_folder
 from curate.shards.demo.digits import WORDS, write_digits_evalset
 from curate.shards.evalset import write_evalset
 from curate.shards.images.image import decode_rgb

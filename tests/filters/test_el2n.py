@@ -9,7 +9,7 @@ import torch
 from curate.errors import DataError
 from curate.filters.memory import MemoryColumns, MemoryContext, MemoryPool
 from curate.filters.scorers.el2n import El2n, El2nReader, Proxies, errors
-from curate.pretrain.proxy_recipe import ProxyRecipe
+from curate.pretrain.weighing.proxy_recipe import ProxyRecipe
 from curate.shards.demo import digits
 from curate.shards.image_pass import read_images
 from curate.shards.shard import Shard

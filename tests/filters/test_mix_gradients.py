@@ -109,7 +109,7 @@ def test_a_head_scores_every_row_by_its_embeddings(mixing, world, tmp_path, make
 def test_the_score_is_the_heads_output(make_pool):
     import torch
 
-    from curate.pretrain.flyt import make_head
+    from curate.pretrain.weighing.flyt import make_head
 
     rng = np.random.default_rng(1)
     image, text = rng.standard_normal((2, 40, 4)).astype(np.float32)

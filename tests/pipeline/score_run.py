@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
-from curate.pretrain.models import build, resolve_model
+from curate.pretrain.models.architecture import build, resolve_model
 from curate.shards.demo.digits import encode, render, scans
 from curate.shards.tar import TarWriter
 from curate.shards.uid import stable_uid

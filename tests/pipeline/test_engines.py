@@ -9,7 +9,8 @@ import cloudpickle
 import pytest
 
 from curate.errors import DataError
-from curate.pipeline.calls import Call, InlineEngine
+from curate.pipeline.calls import Call
+from curate.pipeline.inline import InlineEngine
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test module by its name
 

@@ -12,7 +12,8 @@ import pytest
 from group_run import ended, wait_for
 
 from curate.errors import DataError
-from curate.pipeline.calls import Call, InlineEngine, Resources
+from curate.pipeline.calls import Call, Resources
+from curate.pipeline.inline import InlineEngine
 from curate.pipeline.processes import ProcessEngine
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test module by its name

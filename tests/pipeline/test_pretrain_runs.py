@@ -26,7 +26,7 @@ from curate.pipeline.config import load
 from curate.pipeline.plan import make_plan
 from curate.pipeline.plan_budget import budget_lines
 from curate.pipeline.run_folder import RunFolder
-from curate.pretrain.encoder import Encoder
+from curate.pretrain.encoders.load_encoder import load_encoder
 from curate.pretrain.recipe import RECIPES
 from curate.shards.demo.captions import WORDS
 
@@ -88,7 +88,7 @@ def test_pairs_and_labels_from_two_sources(pairs):
 
 def test_the_head_of_a_model_of_pictures_and_text_classifies(pairs):
     model = pairs / "runs" / "trained" / "models" / "half" / "seed0"
-    encoder: Any = Encoder.load(str(model), device="cpu")
+    encoder: Any = load_encoder(str(model), device="cpu")
     assert encoder.modalities == ("image", "text")
     assert set(encoder.head.classes) == set(WORDS)
     images = [np.full((32, 32, 3), value, np.uint8) for value in (0, 90, 200)]
@@ -102,7 +102,7 @@ def test_the_head_of_a_model_of_pictures_and_text_classifies(pairs):
     results = json.loads(next(pairs.glob("runs/artifacts/eval-*/data/seed0/results.json")).read_text())
     assert {r["suite"] for r in results["results"]} == {"zero_shot", "supervised"}
     os.remove(model / "classes.json")  # without names it is a plain encoder
-    assert getattr(Encoder.load(str(model), device="cpu"), "head", None) is None
+    assert getattr(load_encoder(str(model), device="cpu"), "head", None) is None
 
 
 def test_what_is_said_at_the_end(pairs):

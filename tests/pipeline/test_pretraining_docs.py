@@ -12,12 +12,12 @@ from small_run import curate
 
 from curate.pipeline.config import PretrainConfig, load
 from curate.pipeline.plan import make_plan
-from curate.pretrain.augment_options import Augment
+from curate.pretrain.data.augment_options import Augment
 from curate.pretrain.datacomp_scales import RECIPES, SCALES, original_run
-from curate.pretrain.locking import LockOptions
-from curate.pretrain.optimizer_options import OPTIMIZERS
+from curate.pretrain.models.locking import LockOptions
+from curate.pretrain.optim.optimizer_options import OPTIMIZERS
+from curate.pretrain.optim.schedule_options import SCHEDULES
 from curate.pretrain.phases import Phase
-from curate.pretrain.schedule_options import SCHEDULES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/pretraining.md").read_text()

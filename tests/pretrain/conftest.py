@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from curate.pretrain.dataset import SubsetDataset
-from curate.pretrain.encoder import Encoder
+from curate.pretrain.data.dataset import SubsetDataset
+from curate.pretrain.encoders.encoder import Encoder
+from curate.pretrain.encoders.load_encoder import load_encoder
 from curate.pretrain.recipe import ClipRecipe
 from curate.pretrain.trainer import TrainReport, train
 from curate.shards.shard import Shard
@@ -98,4 +99,4 @@ def trained(squares, tmp_path_factory) -> tuple[str, TrainReport]:
 
 @pytest.fixture(scope="session")
 def encoder(trained) -> Encoder:
-    return Encoder.load(trained[0], device="cpu")
+    return load_encoder(trained[0], device="cpu")

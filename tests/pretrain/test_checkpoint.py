@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from curate.errors import DataError
-from curate.pretrain.background import BackgroundWriter, Copies
-from curate.pretrain.checkpoint import Checkpoints, SpoiltState, TrainingState, agreed
-from curate.pretrain.training_inputs import Inputs, differences
-from curate.pretrain.whole_state import unwrapped, whole_state
-from curate.pretrain.world import ALONE, World
+from curate.pretrain.processes.world import ALONE, World
+from curate.pretrain.state.background import BackgroundWriter, Copies
+from curate.pretrain.state.checkpoint import Checkpoints, SpoiltState, TrainingState, agreed
+from curate.pretrain.state.training_inputs import Inputs, differences
+from curate.pretrain.state.whole_state import unwrapped, whole_state
 
 INPUTS = Inputs({"recipe": {"lr": 0.1, "warmup": 3}, "samples_seen": 64})
 
@@ -200,7 +200,7 @@ def test_no_code_is_unpickled(tmp_path):
 
     path = tmp_path / "state_0000000002.pt"
     torch.save({"state": Evil()}, path)
-    from curate.pretrain.checkpoint import _digest
+    from curate.pretrain.state.checkpoint import _digest
 
     receipt = tmp_path / "state_0000000002.json"
     receipt.write_text(json.dumps(json.loads(receipt.read_text()) | {"blake2b": _digest(str(path))}))

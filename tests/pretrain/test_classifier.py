@@ -12,18 +12,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from curate.errors import ConfigError
-from curate.pretrain.classifier import Classifier, build_classifier, load_tower
-from curate.pretrain.classifier_folder import is_classifier_folder, open_classifier_folder, write_classifier_folder
-from curate.pretrain.encoder import Encoder
-from curate.pretrain.encoder_folder import find_encoder
+from curate.pretrain.data.label_space import LabelSpace
+from curate.pretrain.data.mixup import mix_images, mix_labels, plan
+from curate.pretrain.encoders.load_encoder import load_encoder
 from curate.pretrain.features import Features, Labels
-from curate.pretrain.label_space import LabelSpace
-from curate.pretrain.mixup import mix_images, mix_labels, plan
-from curate.pretrain.models import build, resolve_model
+from curate.pretrain.models.architecture import build, resolve_model
+from curate.pretrain.models.classifier import Classifier, build_classifier, load_tower
+from curate.pretrain.models.classifier_folder import (
+    is_classifier_folder,
+    open_classifier_folder,
+    write_classifier_folder,
+)
+from curate.pretrain.models.encoder_folder import find_encoder
 from curate.pretrain.objectives.softmax import SoftmaxObjective
 from curate.pretrain.objectives.supervised_options import ClassifierOptions, MixOptions
 from curate.pretrain.precision import contained
-from curate.pretrain.world import ALONE
+from curate.pretrain.processes.world import ALONE
 from curate.shards.demo.digits import WORDS, held_out
 from curate.shards.images.image import decode_rgb
 
@@ -89,7 +93,7 @@ def test_training_beats_chance_by_far(trained, digits):
 def test_folder_is_an_encoder_of_images_with_a_head(trained, digits):
     classifier, folder = trained
     _, (images, _) = digits
-    encoder = Encoder.load(folder, device="cpu")
+    encoder = load_encoder(folder, device="cpu")
     assert encoder.modalities == ("image",)
     pictures = [encoder.prepare(image) for image in images[:20]]
     with torch.inference_mode():
@@ -105,7 +109,7 @@ def test_folder_is_an_encoder_of_images_with_a_head(trained, digits):
     for refused in (lambda: encoder.encode_texts(["a"]), lambda: encoder.logit_scale):
         with pytest.raises(ConfigError, match="is an image model"):
             refused()
-    again = Encoder.load(folder, device="cpu")
+    again = load_encoder(folder, device="cpu")
     assert again.digest == encoder.digest
     assert np.array_equal(again.encode_images(images[:3]), normalised[:3])
 
@@ -212,11 +216,11 @@ def test_folders_that_timm_wrote(tmp_path):
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     config = {"architecture": "test_vit", "num_classes": 3, "pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    encoder = Encoder.load(str(tmp_path), device="cpu")
+    encoder = load_encoder(str(tmp_path), device="cpu")
     assert encoder.head is None  # type: ignore[attr-defined]
     assert encoder.spec.preprocess.mean == (0.5, 0.5, 0.5)
     (tmp_path / "config.json").write_text(json.dumps({**config, "label_names": {"0": "x", "2": "z", "1": "y"}}))
-    assert Encoder.load(str(tmp_path), device="cpu").head.classes == ("x", "y", "z")  # type: ignore[attr-defined]
+    assert load_encoder(str(tmp_path), device="cpu").head.classes == ("x", "y", "z")  # type: ignore[attr-defined]
 
 
 def test_torn_folders_are_explained(trained, tmp_path):
@@ -224,7 +228,7 @@ def test_torn_folders_are_explained(trained, tmp_path):
     record = Path(folder, "classifier.json").read_text()
     (tmp_path / "classifier.json").write_text(record)
     with pytest.raises(ConfigError, match="has no weights"):
-        Encoder.load(str(tmp_path))
+        load_encoder(str(tmp_path))
     with pytest.raises(ConfigError, match="leave out `pretrained`"):
         find_encoder(folder, "other.pt")
     (tmp_path / "classifier.json").write_text("{")
@@ -239,7 +243,7 @@ def test_folders_are_found_without_torch(trained):
     _, folder = trained
     assert is_classifier_folder(folder)
     code = (
-        "import sys; from curate.pretrain.encoder_folder import find_encoder; "
+        "import sys; from curate.pretrain.models.encoder_folder import find_encoder; "
         "from curate.pretrain.objectives import supervised_options; "
         f"print(find_encoder({folder!r}).classifier.identity); "
         "assert not {'torch', 'timm', 'open_clip', 'scipy'} & set(sys.modules)"

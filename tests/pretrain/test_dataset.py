@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from curate.errors import DataError
-from curate.pretrain.dataset import SubsetDataset
-from curate.pretrain.loader import Loader
-from curate.pretrain.tokenizer import WordTokenizer
+from curate.pretrain.data.dataset import SubsetDataset
+from curate.pretrain.data.loader import Loader
+from curate.pretrain.models.tokenizer import WordTokenizer
 from curate.shards.images.image import decode_rgb
 from curate.shards.shard import Shard
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import ConfigError, DataError
-from curate.pretrain.captions import Captions
-from curate.pretrain.dataset import SubsetDataset
-from curate.pretrain.labels import LabelColumn, Labels, LabelValues
-from curate.pretrain.loader import Loader
-from curate.pretrain.mixture import Mixture
-from curate.pretrain.tokenizer import WordTokenizer
+from curate.pretrain.data.captions import Captions
+from curate.pretrain.data.dataset import SubsetDataset
+from curate.pretrain.data.labels import LabelColumn, Labels, LabelValues
+from curate.pretrain.data.loader import Loader
+from curate.pretrain.data.mixture import Mixture
+from curate.pretrain.models.tokenizer import WordTokenizer
 
 TOKENIZER = WordTokenizer(8, 1 << 20)
 

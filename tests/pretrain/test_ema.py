@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from curate.errors import DataError
-from curate.pretrain.ema import Ema
-from curate.pretrain.ema_options import EmaOptions
+from curate.pretrain.optim.ema import Ema
+from curate.pretrain.optim.ema_options import EmaOptions
 
 
 def network(seed=0):

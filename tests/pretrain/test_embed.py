@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curate.errors import ConfigError
-from curate.pretrain.embed import Embedding, embed_shards
-from curate.pretrain.encoder import Encoder
-from curate.pretrain.models import build, resolve_model
+from curate.pretrain.encoders.embed import Embedding, embed_shards
+from curate.pretrain.encoders.encoder import Encoder
+from curate.pretrain.encoders.load_encoder import load_encoder
+from curate.pretrain.models.architecture import build, resolve_model
 from curate.shards.image_pass import CORRUPT, MISSING, NOT_FETCHED, OK
 from curate.shards.images.image import decode_rgb
 
@@ -51,7 +52,7 @@ def load(tmp_path_factory):
             module = build(resolve_model(model), 0)
         weights = folder / f"{name.replace(':', '-')}.pt"
         torch.save(away_from_initialisation(module).state_dict(), weights)
-        return Encoder.load(model, str(weights), "cpu", "auto")
+        return load_encoder(model, str(weights), "cpu", "auto")
 
     return load
 
@@ -309,7 +310,7 @@ def test_encoders_say_what_they_cannot(load):
 def test_a_gpu_agrees(load, squares, embedded, samples, tmp_path, make_shard, name, precision, tolerance):
     on_cpu = load(name)
     if on_cpu.modalities == ("image",):
-        from curate.pretrain.timm_encoder import TimmEncoder
+        from curate.pretrain.encoders.timm_encoder import TimmEncoder
 
         config = on_cpu.spec.config["timm"]
         on_gpu: Encoder = TimmEncoder(on_cpu.model, name, config, torch.device("cuda"), precision)

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from curate.pretrain.embed import Embedding, embed_shards
-from curate.pretrain.encoder import Encoder
-from curate.pretrain.models import build, resolve_model
+from curate.pretrain.encoders.embed import Embedding, embed_shards
+from curate.pretrain.encoders.load_encoder import load_encoder
+from curate.pretrain.models.architecture import build, resolve_model
 from curate.shards.demo.digits import random_size, render, scans
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
@@ -84,7 +84,7 @@ def test_similarities_equal_a_plain_loop(name, photographs, tmp_path):
             expected.append((image * text).sum(1))
     expected = torch.cat(expected).numpy()
 
-    encoder = Encoder.load(str(tmp_path / f"{name}.json"), weights, "cpu")
+    encoder = load_encoder(str(tmp_path / f"{name}.json"), weights, "cpu")
     wanted = {"half": Embedding(encoder), "single": Embedding(encoder, "float32")}
     found = embed_shards(wanted, shards).shards
     for key, tolerance in (("half", 1e-3), ("single", 1e-6)):

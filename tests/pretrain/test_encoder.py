@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 
 from curate.errors import ConfigError
-from curate.pretrain.encoder import Encoder
-from curate.pretrain.encoder_folder import find_encoder
+from curate.pretrain.encoders.encoder import Encoder
+from curate.pretrain.encoders.load_encoder import load_encoder
+from curate.pretrain.models.encoder_folder import find_encoder
 from curate.pretrain.precision import one_thread
 from curate.shards.images.image import ImageError
 
@@ -85,7 +86,7 @@ def test_files_and_arrays_give_the_same(encoder, colour_test):
 
 
 def test_digest_follows_the_weights(trained, encoder):
-    again = Encoder.load(trained[0], device="cpu")
+    again = load_encoder(trained[0], device="cpu")
     assert again.digest == encoder.digest
     with torch.inference_mode():
         again.model.logit_scale += 1e-6
@@ -96,21 +97,21 @@ def test_digest_follows_the_weights(trained, encoder):
 def test_a_checkpoint_of_a_named_model(trained, encoder, colour_test):
     folder = trained[0]
     for pretrained in (folder, f"{folder}/open_clip_model.safetensors", f"{folder}/checkpoints/epoch_latest.pt"):
-        named = Encoder.load("RN-mini-32", pretrained=pretrained, device="cpu")
+        named = load_encoder("RN-mini-32", pretrained=pretrained, device="cpu")
         assert named.digest == encoder.digest
         assert np.array_equal(named.encode_images(colour_test[0][:3]), encoder.encode_images(colour_test[0][:3]))
 
 
 def test_missing_or_wrong_weights_are_explained(trained, tmp_path):
     with pytest.raises(ConfigError, match="'ViT-B-32' has no weights"):
-        Encoder.load("ViT-B-32")
+        load_encoder("ViT-B-32")
     with pytest.raises(ConfigError, match=r"none\.pt of ViT-B-32 does not exist"):
         find_encoder("ViT-B-32", str(tmp_path / "none.pt"))
     with pytest.raises(ConfigError, match="does not hold a ViT-mini-8-32"):
         find_encoder("ViT-mini-8-32", trained[0])
     with pytest.raises(ConfigError, match="does not hold the weights of ViT-mini-8-32"):
-        Encoder.load("ViT-mini-8-32", f"{trained[0]}/open_clip_model.safetensors")
+        load_encoder("ViT-mini-8-32", f"{trained[0]}/open_clip_model.safetensors")
     junk = tmp_path / "junk.pt"
     junk.write_bytes(b"no checkpoint")
     with pytest.raises(ConfigError, match=r"junk\.pt does not hold the weights"):
-        Encoder.load("ViT-mini-8-32", str(junk))
+        load_encoder("ViT-mini-8-32", str(junk))

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from curate.errors import DataError
-from curate.pretrain.encoder_folder import find_encoder
-from curate.pretrain.export import Finished, checkpoint_value, publish, validation_line, write_params
-from curate.pretrain.model_card import CardFacts, code, model_card
-from curate.pretrain.models import build, resolve_model
-from curate.pretrain.retrieval import contrastive_loss, partner_ranks, retrieval_metrics
-from curate.pretrain.snapshots import SnapshotOptions, Snapshots, snapshot_name
+from curate.pretrain.models.architecture import build, resolve_model
+from curate.pretrain.models.encoder_folder import find_encoder
+from curate.pretrain.outputs.export import Finished, checkpoint_value, publish, validation_line, write_params
+from curate.pretrain.outputs.model_card import CardFacts, code, model_card
+from curate.pretrain.outputs.retrieval import contrastive_loss, partner_ranks, retrieval_metrics
+from curate.pretrain.state.snapshots import SnapshotOptions, Snapshots, snapshot_name
 
 HOSTILE = "a`b``c | <script>alert(1)</script>\n# heading\u202e\x00 [x](javascript:y)"
 CONFIG = {

@@ -11,10 +11,10 @@ from PIL import Image
 from pydantic import ValidationError
 
 from curate.errors import DataError
-from curate.pretrain.flyt import Linear, ScoringHead, make_head, train_scorer
-from curate.pretrain.flyt_data import Labelled, Pairs, draw_rows
-from curate.pretrain.flyt_options import FlytTraining
-from curate.pretrain.tokenizer import WordTokenizer
+from curate.pretrain.models.tokenizer import WordTokenizer
+from curate.pretrain.weighing.flyt import Linear, ScoringHead, make_head, train_scorer
+from curate.pretrain.weighing.flyt_data import Labelled, Pairs, draw_rows
+from curate.pretrain.weighing.flyt_options import FlytTraining
 from curate.shards.evalset import write_evalset
 
 COLOURS = ("red", "green", "blue", "yellow")
@@ -266,13 +266,13 @@ def test_options_need_one_reference():
 
 def test_it_starts_from_weights(colours, judge, tmp_path, trained):
     """From a checkpoint, and from an encoder of the run: the same start gives the same steps."""
-    from curate.pretrain.encoder import Encoder
+    from curate.pretrain.encoders.load_encoder import load_encoder
 
     folder = trained[0]
     chosen = options(steps=2, log_every=1, pretrained=folder)
     assert chosen.reference_files() == [f"{folder}/open_clip_model.safetensors"]
     one = run(chosen, colours, judge, tmp_path / "one")
-    encoder = Encoder.load(folder, device="cpu")
+    encoder = load_encoder(folder, device="cpu")
     other = train_scorer(
         options(steps=2, log_every=1, model=None, encoder="e"),
         colours, good_or_bad, judge, Linear, 0, str(tmp_path / "two"), encoder=encoder, device="cpu",

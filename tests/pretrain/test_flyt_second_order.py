@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from curate.pretrain.models import build, resolve_model
-from curate.pretrain.second_order import (
+from curate.pretrain.models.architecture import build, resolve_model
+from curate.pretrain.models.tokenizer import tokenizer_for
+from curate.pretrain.models.towers import Towers
+from curate.pretrain.weighing.second_order import (
     AdamWState,
     Downstream,
     Features,
@@ -16,8 +18,6 @@ from curate.pretrain.second_order import (
     look_ahead,
     weighted_loss,
 )
-from curate.pretrain.tokenizer import tokenizer_for
-from curate.pretrain.towers import Towers
 
 B, D = 6, 5
 

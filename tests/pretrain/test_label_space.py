@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import ConfigError, DataError
-from curate.pretrain.class_hierarchy import build_hierarchy, find_hierarchy, read_parents
-from curate.pretrain.label_space import LabelSpace, find_classes, first_of_each, label_list, read_classes
-from curate.pretrain.wordnet_nouns import hypernyms, noun_ids
+from curate.pretrain.data.class_hierarchy import build_hierarchy, find_hierarchy, read_parents
+from curate.pretrain.data.label_space import LabelSpace, find_classes, first_of_each, label_list, read_classes
+from curate.pretrain.data.wordnet_nouns import hypernyms, noun_ids
 
 WORDNET = "/usr/share/wordnet"
 

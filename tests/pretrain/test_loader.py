@@ -11,17 +11,17 @@ from PIL import Image
 from torchvision.transforms import functional as tv
 
 from curate.errors import DataError
-from curate.pretrain.augment import augment, factors, jittered
-from curate.pretrain.augment_options import Augment
-from curate.pretrain.dataset import SubsetDataset
-from curate.pretrain.labels import LabelColumn
-from curate.pretrain.loader import Loader
-from curate.pretrain.prefetch import Draft, made_ahead
-from curate.pretrain.short_tokens import cut_tokens, end_mark
-from curate.pretrain.tokenizer import ByteTokenizer, WordTokenizer
-from curate.pretrain.transform import normalised
-from curate.pretrain.view import View
-from curate.pretrain.world import World
+from curate.pretrain.data.augment import augment, factors, jittered
+from curate.pretrain.data.augment_options import Augment
+from curate.pretrain.data.dataset import SubsetDataset
+from curate.pretrain.data.labels import LabelColumn
+from curate.pretrain.data.loader import Loader
+from curate.pretrain.data.prefetch import Draft, made_ahead
+from curate.pretrain.data.short_tokens import cut_tokens, end_mark
+from curate.pretrain.data.transform import normalised
+from curate.pretrain.data.view import View
+from curate.pretrain.models.tokenizer import ByteTokenizer, WordTokenizer
+from curate.pretrain.processes.world import World
 
 TOKENIZER = WordTokenizer(12, 1 << 20)
 FIELDS = ("samples", "images", "caption", "tokens", "label_rows", "label_ids")
@@ -294,7 +294,7 @@ def jpeg(image, **options) -> bytes:
 def test_large_jpegs_are_decoded_small_and_look_the_same(tmp_path):
     from sklearn.datasets import load_sample_image
 
-    from curate.pretrain.jpeg_crop import crop_into, open_source, reduction, whole
+    from curate.pretrain.data.jpeg_crop import crop_into, open_source, reduction, whole
 
     assert [reduction((s, s + 9), (32, 32)) for s in (127, 128, 256, 511, 512)] == [1, 2, 4, 4, 8]
     body = jpeg(load_sample_image("flower.jpg"))
@@ -314,7 +314,7 @@ def test_large_jpegs_are_decoded_small_and_look_the_same(tmp_path):
 
 @pytest.mark.parametrize("options", [{"subsampling": 0}, {"subsampling": 2}, {"progressive": True}])
 def test_full_decoding_gives_pillows_pixels(options):
-    from curate.pretrain.jpeg_crop import crop_into, open_source
+    from curate.pretrain.data.jpeg_crop import crop_into, open_source
 
     body = jpeg(photo(3, 90, 70), **options)
     out = np.empty((50, 40, 3), np.uint8)
@@ -324,7 +324,7 @@ def test_full_decoding_gives_pillows_pixels(options):
 
 
 def test_turned_and_gray_pictures_come_upright_in_colour():
-    from curate.pretrain.jpeg_crop import crop_into, open_source
+    from curate.pretrain.data.jpeg_crop import crop_into, open_source
 
     exif = Image.Exif()
     exif[0x0112] = 6

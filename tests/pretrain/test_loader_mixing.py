@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from curate.pretrain.dataset import SubsetDataset
-from curate.pretrain.loader import Loader
-from curate.pretrain.mixed_batch import Mixing
+from curate.pretrain.data.dataset import SubsetDataset
+from curate.pretrain.data.loader import Loader
+from curate.pretrain.data.mixed_batch import Mixing
 from curate.pretrain.objectives.supervised_options import MixOptions
-from curate.pretrain.world import World
+from curate.pretrain.processes.world import World
 
 OPTIONS = MixOptions(mixup=0.4, cutmix=1.0, probability=0.8)
 

@@ -5,9 +5,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from curate.errors import ConfigError
-from curate.pretrain.locking import LockOptions, checkpoint_gradients, lock, stand_still
-from curate.pretrain.models import build, resolve_model
-from curate.pretrain.towers import Towers
+from curate.pretrain.models.architecture import build, resolve_model
+from curate.pretrain.models.locking import LockOptions, checkpoint_gradients, lock, stand_still
+from curate.pretrain.models.towers import Towers
 
 VISION = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 3}
 TEXT = {"context_length": 16, "vocab_size": 258, "width": 32, "heads": 2, "layers": 3}

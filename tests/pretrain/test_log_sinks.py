@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from curate.errors import ConfigError
-from curate.pretrain.log_sinks import (
+from curate.pretrain.outputs.log_sinks import (
     LiveLog,
     LogSink,
     MlflowOptions,

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from curate.pretrain.models import resolve_model
+from curate.pretrain.models.architecture import resolve_model
 from curate.pretrain.objectives.logit_scale import MAX_LOGIT_SCALE, clamp
-from curate.pretrain.optimizer import decays
+from curate.pretrain.optim.optimizer import decays
+from curate.pretrain.optim.schedule import learning_rate
 from curate.pretrain.recipe import RECIPES, ClipRecipe
-from curate.pretrain.schedule import learning_rate
 
 
 def test_logit_scale_is_clamped():

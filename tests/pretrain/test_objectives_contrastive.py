@@ -22,7 +22,7 @@ from curate.pretrain.objectives.pairs import windows
 from curate.pretrain.objectives.siglip import SigLipObjective
 from curate.pretrain.objectives.supcon import SupConObjective
 from curate.pretrain.objectives.weighted_sum import Sum
-from curate.pretrain.world import ALONE, World, share
+from curate.pretrain.processes.world import ALONE, World, share
 
 
 def features(n: int, d: int = 16, seed: int = 0, scale: float = 14.3, dtype=torch.float64, **more) -> Features:

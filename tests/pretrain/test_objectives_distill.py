@@ -12,7 +12,7 @@ from curate.pretrain.objectives.base import couples_samples
 from curate.pretrain.objectives.clip import ClipObjective
 from curate.pretrain.objectives.distill import DistillObjective
 from curate.pretrain.objectives.weighted_sum import Sum
-from curate.pretrain.world import ALONE
+from curate.pretrain.processes.world import ALONE
 
 
 def rows(n: int, d: int, seed: int, dtype=torch.float64) -> torch.Tensor:

@@ -21,7 +21,7 @@ from curate.pretrain.objectives.matryoshka import MatryoshkaObjective
 from curate.pretrain.objectives.siglip import SigLipObjective
 from curate.pretrain.objectives.supcon import SupConObjective
 from curate.pretrain.objectives.weighted_sum import Sum
-from curate.pretrain.world import ALONE, World, joined
+from curate.pretrain.processes.world import ALONE, World, joined
 
 BATCHES = ((1, torch.float64), (2, torch.float64), (13, torch.float64), (13, torch.float32))
 CAPTIONS = ("all", "some", "late", "none")

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from curate.pretrain import optimizer_options as options_of
-from curate.pretrain.optimizer import build_optimizer, set_rate
-from curate.pretrain.parameter_groups import (
+from curate.pretrain.optim import optimizer_options as options_of
+from curate.pretrain.optim.optimizer import build_optimizer, set_rate
+from curate.pretrain.optim.parameter_groups import (
     decays,
     layers_of,
     orthogonal_pieces,

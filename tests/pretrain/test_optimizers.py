@@ -10,9 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from curate.errors import ConfigError
-from curate.pretrain import optimizer_options as options_of
-from curate.pretrain.muon import orthogonalised
-from curate.pretrain.optimizer import build_optimizer, set_rate
+from curate.pretrain.optim import optimizer_options as options_of
+from curate.pretrain.optim.muon import orthogonalised
+from curate.pretrain.optim.optimizer import build_optimizer, set_rate
 
 OURS = [
     options_of.AdamW(),

@@ -7,10 +7,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from curate.pretrain import optimizer_options as options_of
-from curate.pretrain.ema import Ema
-from curate.pretrain.ema_options import EmaOptions
-from curate.pretrain.optimizer import build_optimizer
+from curate.pretrain.optim import optimizer_options as options_of
+from curate.pretrain.optim.ema import Ema
+from curate.pretrain.optim.ema_options import EmaOptions
+from curate.pretrain.optim.optimizer import build_optimizer
 
 OPTIONS = [options_of.AdamW(), options_of.Lion(), options_of.Muon(), options_of.Sgd()]
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curate.pretrain import order, streams
-from curate.pretrain.order import BLOCK, WINDOW, positions
+from curate.pretrain import streams
+from curate.pretrain.data import order
+from curate.pretrain.data.order import BLOCK, WINDOW, positions
 
 seeds = st.integers(0, 2**40)
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
+from curate.pretrain.processes.world import ALONE, World, joined
 from curate.pretrain.recipe import RECIPES, Recipe
 from curate.pretrain.stopping import Stopped
-from curate.pretrain.world import ALONE, World, joined
 from curate.shards.shard import Shard
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -4,9 +4,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from curate.errors import ConfigError
+from curate.pretrain.data.view import View
+from curate.pretrain.optim.schedule_options import Constant, Cosine
 from curate.pretrain.phases import Phase, plan_phases
-from curate.pretrain.schedule_options import Constant, Cosine
-from curate.pretrain.view import View
 
 SIZE = (224, 224)
 

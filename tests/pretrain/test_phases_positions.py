@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from curate.errors import ConfigError
-from curate.pretrain.models import Preprocess, build, resolve_model
-from curate.pretrain.resize_positions import allow_image_size, features_at_any_size, resized
-from curate.pretrain.short_captions import allow_text_length, text_features
-from curate.pretrain.towers import Towers
+from curate.pretrain.data.preprocess import Preprocess
+from curate.pretrain.models.architecture import build, resolve_model
+from curate.pretrain.models.resize_positions import allow_image_size, features_at_any_size, resized
+from curate.pretrain.models.short_captions import allow_text_length, text_features
+from curate.pretrain.models.towers import Towers
 
 VISION = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 2}
 TEXT = {"context_length": 40, "vocab_size": 258, "width": 32, "heads": 2, "layers": 2}

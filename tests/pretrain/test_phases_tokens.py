@@ -5,9 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import ConfigError
-from curate.pretrain.models import build, resolve_model
-from curate.pretrain.token_reduction import install_patch_selection, kept_patches, patches_kept, shorten
-from curate.pretrain.towers import Towers
+from curate.pretrain.models.architecture import build, resolve_model
+from curate.pretrain.models.token_reduction import (
+    install_patch_selection,
+    kept_patches,
+    patches_kept,
+    shorten,
+)
+from curate.pretrain.models.towers import Towers
 
 
 @pytest.mark.parametrize(

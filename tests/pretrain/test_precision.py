@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from curate.errors import ConfigError
-from curate.pretrain.encoder import Encoder
+from curate.pretrain.encoders.load_encoder import load_encoder
 from curate.pretrain.precision import inference, one_thread, pick_device, pick_precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -17,7 +17,7 @@ def test_auto_is_single_on_a_cpu_and_bfloat_on_a_gpu():
 def test_what_cannot_be_is_refused(trained, monkeypatch):
     for precision in ("bf16", "fp16"):
         with pytest.raises(ConfigError, match=f"'{precision}', but the model runs on the CPU.*eleven times slower"):
-            Encoder.load(trained[0], device="cpu", precision=precision)
+            load_encoder(trained[0], device="cpu", precision=precision)
     with pytest.raises(ConfigError, match="there is no precision 'fp8'"):
         pick_precision("fp8", CPU)
     with pytest.raises(ConfigError, match="there is no device 'abacus'"):

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from curate.errors import ConfigError, DataError
-from curate.pretrain.label_space import label_of_each
-from curate.pretrain.labelled import LabelledDataset
-from curate.pretrain.models import resolve_model
-from curate.pretrain.proxy import Proxy, load_proxy, train_proxy
-from curate.pretrain.proxy_recipe import ProxyRecipe
+from curate.pretrain.data.label_space import label_of_each
+from curate.pretrain.data.labelled import LabelledDataset
+from curate.pretrain.models.architecture import resolve_model
+from curate.pretrain.weighing.proxy import Proxy, load_proxy, train_proxy
+from curate.pretrain.weighing.proxy_recipe import ProxyRecipe
 from curate.shards.shard import Shard
 
 MODEL = "RN-mini-32"

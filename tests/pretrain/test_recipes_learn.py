@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from curate.pretrain.encoder import Encoder
+from curate.pretrain.encoders.load_encoder import load_encoder
+from curate.pretrain.outputs.retrieval import retrieval_metrics
 from curate.pretrain.recipe import RECIPES, Recipe
-from curate.pretrain.retrieval import retrieval_metrics
 
 sys.path.insert(0, str(Path(__file__).parent))
 from training_runs import COLOURS, furthest, log, part, run, tiny_model, weights, with_columns
@@ -58,14 +58,14 @@ def classifier(data, tmp_path_factory) -> Path:
 def named(folder: Path, colour_test: Any) -> float:
     """Share of unseen squares whose colour the encoder finds among the prompts."""
     images, labels, prompts = colour_test
-    encoder = Encoder.load(str(folder / "out"), device="cpu")
+    encoder = load_encoder(str(folder / "out"), device="cpu")
     return float(((encoder.encode_images(images) @ encoder.encode_texts(prompts).T).argmax(1) == labels).mean())
 
 
 def classified(folder: Path, colour_test: Any, columns: list[int] | None = None) -> float:
     """Share of unseen squares whose colour the head knows."""
     images, labels, _ = colour_test
-    encoder: Any = Encoder.load(str(folder / "out"), device="cpu")
+    encoder: Any = load_encoder(str(folder / "out"), device="cpu")
     order = [encoder.head.classes.index(colour) for colour in COLOURS]
     pooled = encoder.encode_pooled(images)
     logits = encoder.head.logits(pooled, np.ones(len(pooled)))[:, order]
@@ -155,7 +155,7 @@ def test_prefixes_of_matryoshka_features_retrieve_better(tmp_path, data, plain, 
     images, labels, prompts = colour_test
     scores = []
     for folder in (plain, tmp_path):
-        encoder = Encoder.load(str(folder / "out"), device="cpu")
+        encoder = load_encoder(str(folder / "out"), device="cpu")
         image, text = (
             torch.from_numpy(x[:, :3]) for x in (encoder.encode_images(images), encoder.encode_texts(prompts))
         )
@@ -217,7 +217,7 @@ def test_other_people_s_loaders_give_the_same_features(tmp_path, data, colour_te
     for name, options in (("clip", {"ema": {"decay": 0.9}}), ("siglip", {"type": "siglip"})):
         place = tmp_path / name
         run(place, recipe_of({**CLIP, **options}), "ViT-mini-8-32", [data["full"]], 64)
-        ours: Any = Encoder.load(str(place / "out"), device="cpu")
+        ours: Any = load_encoder(str(place / "out"), device="cpu")
         images = colour_test[0][:5]
         pixels = torch.from_numpy(np.stack([ours.prepare(image) for image in images])).permute(0, 3, 1, 2)
         tokens = torch.from_numpy(ours.tokenizer(["a photo of a red square", "blue"]))
@@ -247,7 +247,7 @@ def test_timm_loads_a_trained_classifier(tmp_path, data, colour_test):
     options = {"image_size": 32, "head_init": "small"}
     recipe = recipe_of({"type": "supervised", **PLAIN, "labels": LABELS, "classifier": options, "ema": {"decay": 0.9}})
     run(tmp_path, recipe, "timm:test_vit", [data["full"]], 96)
-    ours: Any = Encoder.load(str(tmp_path / "out"), device="cpu")
+    ours: Any = load_encoder(str(tmp_path / "out"), device="cpu")
     theirs = timm.create_model(f"local-dir:{tmp_path}/out", pretrained=True).eval()
     images = colour_test[0][:5]
     pixels = torch.from_numpy(np.stack([ours.prepare(image) for image in images])).permute(0, 3, 1, 2)

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import DataError, StorageError
-from curate.pretrain import remote_shards
-from curate.pretrain.dataset import SubsetDataset
-from curate.pretrain.loader import Loader
-from curate.pretrain.remote_shards import RemoteCache, ranges
-from curate.pretrain.tokenizer import WordTokenizer
+from curate.pretrain.data import remote_shards
+from curate.pretrain.data.dataset import SubsetDataset
+from curate.pretrain.data.loader import Loader
+from curate.pretrain.data.remote_shards import RemoteCache, ranges
+from curate.pretrain.models.tokenizer import WordTokenizer
 from curate.shards.shard import Shard
 from curate.shards.tar_index import TarIndex, index_path
 

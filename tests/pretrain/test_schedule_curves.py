@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from open_clip_train import scheduler
 from pydantic import TypeAdapter, ValidationError
 
-from curate.pretrain import schedule_options as curves
-from curate.pretrain.schedule import learning_rate, rate, warmup_steps
+from curate.pretrain.optim import schedule_options as curves
+from curate.pretrain.optim.schedule import learning_rate, rate, warmup_steps
 
 ALL = [
     curves.Cosine(floor=0.1),

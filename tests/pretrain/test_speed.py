@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from curate.pretrain.flops import network_flops, peak_flops
-from curate.pretrain.models import build, resolve_model
-from curate.pretrain.speed import SpeedMeter
+from curate.pretrain.models.architecture import build, resolve_model
+from curate.pretrain.outputs.flops import network_flops, peak_flops
+from curate.pretrain.outputs.speed import SpeedMeter
 
 
 class Clock:
@@ -103,8 +103,8 @@ def test_operations_by_hand():
 
 
 def test_a_real_network_is_counted_and_left_alone():
-    from curate.pretrain.network import PairNetwork
-    from curate.pretrain.towers import Towers
+    from curate.pretrain.models.network import PairNetwork
+    from curate.pretrain.models.towers import Towers
 
     spec = resolve_model("RN-mini-32")
     network = PairNetwork(Towers(build(spec, 0), spec.preprocess), spec.config["embed_dim"])

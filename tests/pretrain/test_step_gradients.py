@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from curate.pretrain.assembly import assemble
+from curate.pretrain.data.batch import Batch
+from curate.pretrain.data.label_space import LabelSpace
 from curate.pretrain.features import TeacherFeatures
-from curate.pretrain.label_space import LabelSpace
-from curate.pretrain.loader import Batch
-from curate.pretrain.parallel import Wrapped
+from curate.pretrain.processes.parallel import Wrapped
+from curate.pretrain.processes.world import ALONE
 from curate.pretrain.recipe import RECIPES, Recipe
 from curate.pretrain.step import Step, _pieces
-from curate.pretrain.world import ALONE
 
 sys.path.insert(0, str(Path(__file__).parent))
 from training_runs import tiny_model

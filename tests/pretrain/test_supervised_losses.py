@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.errors import ConfigError, DataError
-from curate.pretrain.class_hierarchy import ClassHierarchy, build_hierarchy
+from curate.pretrain.data.class_hierarchy import ClassHierarchy, build_hierarchy
 from curate.pretrain.features import Features, Labels
 from curate.pretrain.objectives.multi_label import MultiLabelObjective
 from curate.pretrain.objectives.semantic_softmax import SemanticSoftmaxObjective, level_weights
 from curate.pretrain.objectives.softmax import SoftmaxObjective
-from curate.pretrain.world import ALONE
+from curate.pretrain.processes.world import ALONE
 
 CLASSES = 7
 # animal > dog > poodle, animal > cat; thing > chair; and one alone

@@ -14,10 +14,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from curate.errors import ConfigError
-from curate.pretrain.encoder import Encoder
-from curate.pretrain.encoder_folder import find_encoder
-from curate.pretrain.models import modalities_of, model_identity, resolve_model
-from curate.pretrain.timm_encoder import TimmEncoder
+from curate.pretrain.encoders.load_encoder import load_encoder
+from curate.pretrain.encoders.timm_encoder import TimmEncoder
+from curate.pretrain.models.architecture import modalities_of, model_identity, resolve_model
+from curate.pretrain.models.encoder_folder import find_encoder
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def picture(h: int, w: int) -> np.ndarray:
 
 def test_names_are_looked_up_without_timm():
     code = (
-        "import sys; from curate.pretrain.models import model_identity, modalities_of; "
-        "from curate.pretrain.encoder_folder import find_encoder; "
+        "import sys; from curate.pretrain.models.architecture import model_identity, modalities_of; "
+        "from curate.pretrain.models.encoder_folder import find_encoder; "
         "print(model_identity('timm:vit_small_patch16_224.augreg_in21k'), modalities_of('timm/resnet18')); "
         "assert not {'torch', 'timm', 'open_clip', 'torchvision'} & set(sys.modules)"
     )
@@ -67,14 +67,14 @@ def test_wrong_names_are_explained(tmp_path):
     with pytest.raises(ConfigError, match="'timm:resnet18' is an image model"):
         resolve_model("timm:resnet18")
     with pytest.raises(ConfigError, match="has no weights"):
-        Encoder.load("timm:resnet18")
+        load_encoder("timm:resnet18")
     with pytest.raises(ConfigError, match="does not exist"):
         find_encoder("timm:resnet18", str(tmp_path / "none.pt"))
 
 
 def test_features_are_timms(weights):
     path, model = weights
-    encoder = Encoder.load("timm/test_vit", path, "cpu", "auto")
+    encoder = load_encoder("timm/test_vit", path, "cpu", "auto")
     assert isinstance(encoder, TimmEncoder)
     assert encoder.modalities == ("image",)
     assert encoder.dim == model.num_features
@@ -129,21 +129,21 @@ def test_a_model_folder_of_timms(weights, tmp_path):
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     overlay = {"architecture": "test_vit", "pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "crop_pct": 1.0}}
     (tmp_path / "config.json").write_text(json.dumps(overlay))
-    encoder, plain = (Encoder.load("timm:test_vit", p, "cpu") for p in (str(tmp_path), path))
+    encoder, plain = (load_encoder("timm:test_vit", p, "cpu") for p in (str(tmp_path), path))
     assert encoder.spec.preprocess.mean == (0.5, 0.5, 0.5)
     assert encoder.digest != plain.digest
-    assert Encoder.load("timm:test_vit", path, "cpu").digest == plain.digest
+    assert load_encoder("timm:test_vit", path, "cpu").digest == plain.digest
     with pytest.raises(ConfigError, match="holds a test_vit, not a test_vit2"):
-        Encoder.load("timm:test_vit2", str(tmp_path), "cpu")
+        load_encoder("timm:test_vit2", str(tmp_path), "cpu")
 
 
 def test_wrong_weights_are_explained(weights, tmp_path):
     with pytest.raises(ConfigError, match="does not hold the weights of timm:test_resnet"):
-        Encoder.load("timm:test_resnet", weights[0], "cpu")
+        load_encoder("timm:test_resnet", weights[0], "cpu")
     state = weights[1].state_dict()
     torch.save({k: v for k, v in state.items() if k != "blocks.1.mlp.fc1.weight"}, tmp_path / "cut.pt")
     with pytest.raises(ConfigError, match=r"blocks\.1\.mlp\.fc1\.weight"):
-        Encoder.load("timm:test_vit", str(tmp_path / "cut.pt"), "cpu")
+        load_encoder("timm:test_vit", str(tmp_path / "cut.pt"), "cpu")
     (tmp_path / "junk.pt").write_bytes(b"no checkpoint")
     with pytest.raises(ConfigError, match="does not hold the weights"):
-        Encoder.load("timm:test_vit", str(tmp_path / "junk.pt"), "cpu")
+        load_encoder("timm:test_vit", str(tmp_path / "junk.pt"), "cpu")

@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from curate.pretrain.models import Preprocess, build, resolve_model
-from curate.pretrain.tokenizer import tokenizer_for
-from curate.pretrain.towers import Towers
+from curate.pretrain.data.preprocess import Preprocess
+from curate.pretrain.models.architecture import build, resolve_model
+from curate.pretrain.models.tokenizer import tokenizer_for
+from curate.pretrain.models.towers import Towers
 
 VISION = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 2}
 TEXT = {"context_length": 40, "vocab_size": 258, "width": 32, "heads": 2, "layers": 2}

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.errors import DataError
-from curate.pretrain.checkpoint import SpoiltState
-from curate.pretrain.dataset import SubsetDataset
+from curate.pretrain.data.dataset import SubsetDataset
 from curate.pretrain.recipe import ClipRecipe
+from curate.pretrain.state.checkpoint import SpoiltState
 from curate.pretrain.trainer import train
 
 RECIPE = ClipRecipe(batch_size=16, lr=2e-3, warmup=4, log_every=3, checkpoint_every_s=0)
@@ -199,13 +199,13 @@ def test_learning_works(trained, encoder, colour_test):
 def test_a_gpu_learns_too(tmp_path, squares, colour_test, precision):
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    from curate.pretrain.encoder import Encoder
+    from curate.pretrain.encoders.load_encoder import load_encoder
 
     recipe = ClipRecipe(batch_size=48, lr=3e-3, warmup=10, precision=precision)
     out = str(tmp_path / "out")
     train(recipe, "RN-mini-32", SubsetDataset(squares), 48 * 60, 0, out, str(tmp_path / "scratch"), device="cuda")
     images, labels, prompts = colour_test
-    on_gpu, on_cpu = Encoder.load(out, device="cuda"), Encoder.load(out, device="cpu")
+    on_gpu, on_cpu = load_encoder(out, device="cuda"), load_encoder(out, device="cpu")
     predicted = (on_gpu.encode_images(images) @ on_gpu.encode_texts(prompts).T).argmax(1)
     assert (predicted == labels).mean() > 0.95
     assert np.abs(on_gpu.encode_images(images) - on_cpu.encode_images(images)).max() < 1e-2

@@ -9,9 +9,9 @@ import torch
 from pydantic import ValidationError
 
 from curate.errors import ConfigError, CurateError, DataError
-from curate.pretrain.loss_record import LossRecord
+from curate.pretrain.outputs.loss_record import LossRecord
+from curate.pretrain.processes.world import ALONE, World
 from curate.pretrain.recipe import RECIPES, Recipe
-from curate.pretrain.world import ALONE, World
 
 sys.path.insert(0, str(Path(__file__).parent))
 from training_runs import log, part, run, tiny_model, with_columns

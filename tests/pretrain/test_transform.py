@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from curate.pretrain.models import Preprocess
-from curate.pretrain.transform import crop_and_resize, crops, for_evaluation
+from curate.pretrain.data.preprocess import Preprocess
+from curate.pretrain.data.transform import crop_and_resize, crops, for_evaluation
 
 
 def photo(h: int, w: int, seed: int = 0) -> np.ndarray:

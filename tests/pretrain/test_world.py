@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from curate.pretrain.world import ALONE, PeerLost, World, joined, share
+from curate.pretrain.processes.world import ALONE, PeerLost, World, joined, share
 
 SIZE = 3
 TOTALS = (1, 2, 7, 9)

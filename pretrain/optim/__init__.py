@@ -1,0 +1,1 @@
+"""How gradients become steps: optimizers, rates, averages of weights."""

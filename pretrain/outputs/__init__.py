@@ -1,0 +1,1 @@
+"""What a training leaves and shows: model folders, cards, logs, curves, speed."""

@@ -1,0 +1,1 @@
+"""Several processes that train one model: who has which samples, how features and gradients travel."""
