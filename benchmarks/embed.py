@@ -42,10 +42,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from curate.pretrain.data.tokenizer import tokenizer_for
 from curate.pretrain.encoders.embed import Embedding, embed_shards
 from curate.pretrain.encoders.encoder import Encoder
 from curate.pretrain.models.architecture import build, resolve_model
-from curate.pretrain.models.tokenizer import tokenizer_for
 from curate.shards.image_pass import Picture, read_images
 from curate.shards.images.image import ImageOptions, process
 from curate.shards.shard import Shard

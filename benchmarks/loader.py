@@ -165,8 +165,8 @@ def ours(folder: Path, count: int, threads: int) -> None:
 
     from curate.pretrain.data.dataset import SubsetDataset
     from curate.pretrain.data.loader import Loader
+    from curate.pretrain.data.tokenizer import OpenClipTokenizer
     from curate.pretrain.data.transform import normalised
-    from curate.pretrain.models.tokenizer import OpenClipTokenizer
     from curate.shards.shard import Shard
 
     torch.set_num_threads(1)

@@ -35,8 +35,8 @@ def ready(folder: Path, model: str, batch: int) -> tuple[Any, Any]:
 
     from curate.pretrain.data.dataset import SubsetDataset
     from curate.pretrain.data.loader import Loader
+    from curate.pretrain.data.tokenizer import tokenizer_for
     from curate.pretrain.models.architecture import resolve_model
-    from curate.pretrain.models.tokenizer import tokenizer_for
 
     spec = resolve_model(model)
     tokenizer = tokenizer_for(spec.tokenizer, spec.config["text_cfg"])

@@ -29,7 +29,6 @@ from .suites import EvalContext, Suite, SuiteResult
 
 if TYPE_CHECKING:
     from ..pretrain.encoders.encoder import Encoder
-    from ..pretrain.encoders.load_encoder import load_encoder
 
 FORMAT = 1
 RESULTS = "results.json"
@@ -70,6 +69,7 @@ def evaluate(
         DataError: a set, a split, a tar, an image or the templates are missing or broken; says which.
     """
     sets = open_sets(evalset_folders, suites)
+    from ..pretrain.encoders.load_encoder import load_encoder  # torch, once it is clear that there is work
 
     encoder = load_encoder(encoder_dir, pretrained, device=device)
     name = encoder_dir.rstrip("/").rsplit("/", 1)[-1]

@@ -2,8 +2,8 @@
 
 An engine takes `Call`s and gives back futures of `Outcome`s. It never raises for a failing call: an exception, a dead
 worker and a call that never ends are outcomes, so that one bad part cannot take the others with it. Three engines:
-`InlineEngine` in `inline.py` (this process, one call at a time; debugging and tests), `ProcessEngine` in `processes.py` (worker
-processes of this machine) and `RayEngine` in `engine.py` (a cluster, or a local Ray).
+`InlineEngine` in `inline.py` (this process, one call at a time; debugging and tests), `ProcessEngine` in `processes.py`
+(worker processes of this machine) and `RayEngine` in `engine.py` (a cluster, or a local Ray).
 """
 
 from __future__ import annotations

@@ -13,10 +13,11 @@ from pydantic import Field, model_validator
 
 from ..registry import Options, Registry
 from .data.augment_options import Augment
+from .data.mix_options import MixOptions
 from .label_options import LabelOptions
+from .models.classifier_options import ClassifierOptions
 from .models.locking import LockOptions
 from .objectives.options import ClipLoss, PairLosses, SigLipLoss, SupConLoss, TeacherLoss
-from .objectives.supervised_options import ClassifierOptions, MixOptions
 from .optim import optimizer_options, schedule_options
 from .optim.ema_options import EmaOptions
 from .outputs.log_sinks import LogSink

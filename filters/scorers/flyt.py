@@ -2,8 +2,8 @@
 
 The head sees the concatenated image and caption embedding of one encoder (frozen, so no second pass over the images is
 needed to score the pool) and is trained as `pretrain/weighing/flyt.py` says. Several seeds are averaged: each head's
-scores have an arbitrary offset, so only their mean is a score and their differences are not an uncertainty of a row. The
-price: a training for a GPU, and 4 Mflop a row and seed for 512-dimensional embeddings.
+scores have an arbitrary offset, so only their mean is a score and their differences are not an uncertainty of a row.
+The price: a training for a GPU, and 4 Mflop a row and seed for 512-dimensional embeddings.
 """
 
 from __future__ import annotations

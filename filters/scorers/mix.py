@@ -5,8 +5,8 @@ its column's mean, which is 0 then; a row without any value has no score. Three 
 
 * ``least_squares`` and ``logistic`` tell trusted rows from the pool's. They cost one pass over the columns and say by
   which scores a trusted row is recognised, which is not quite which scores make a good model;
-* ``m_flyt`` asks a downstream task what each step on the pool did to it (`pretrain/weighing/flyt.py`). It is a training,
-  for a GPU at any size that matters; its weights carry the spread over seeds.
+* ``m_flyt`` asks a downstream task what each step on the pool did to it (`pretrain/weighing/flyt.py`). It is a
+  training, for a GPU at any size that matters; its weights carry the spread over seeds.
 
 `Mix.describe` gives, for all of them:
 

@@ -150,10 +150,10 @@ def training_seed(run_seed: int, index: int) -> int:
 
 
 def _train(task: Task, training: Training, data: Data, start: str | None, seed: int, told: str) -> dict[str, Any]:
-    from ...pretrain.data.training_data import DataPart, open_training_data
     from ...pretrain.outputs.model_card import CardFacts
     from ...pretrain.processes.world import World
     from ...pretrain.trainer import train
+    from ...pretrain.training_data import DataPart, open_training_data
 
     rest = 1.0 - sum(share for _, share in data.also)
     parts = [DataPart(data.shards, [_rows(shard, data.subset) for shard in data.shards], rest)]

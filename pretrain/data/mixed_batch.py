@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from ..features import Labels
-from ..objectives.supervised_options import MixOptions
 from .batch import Batch
+from .mix_options import MixOptions
 from .mixup import mix_images, mix_labels, part_of, plan
 
 

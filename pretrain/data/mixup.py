@@ -21,7 +21,7 @@ import torch
 
 from .. import streams
 from ..features import Labels
-from ..objectives.supervised_options import MixOptions
+from .mix_options import MixOptions
 
 STEPS = 4096  # shares are multiples of 1 / STEPS
 _COLUMNS = 5  # uniform numbers per pair: mixed at all, kind, share, place of the box

@@ -22,10 +22,10 @@ from ...errors import ConfigError
 from ...shards import storage
 from .. import streams
 from ..data.preprocess import Preprocess
-from ..objectives.supervised_options import ClassifierOptions
 from .architecture import CONFIG_FILE as OPEN_CLIP_CONFIG
 from .architecture import ModelSpec, build, resolve_model
 from .classifier_folder import is_classifier_folder, open_classifier_folder, read_tensors
+from .classifier_options import ClassifierOptions
 from .encoder_folder import find_encoder
 from .heads import Head
 from .network import Outputs

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import streams
-from ..objectives.supervised_options import ClassifierOptions
+from .classifier_options import ClassifierOptions
 
 SMALL = 0.01  # deviation of the first weights with `head_init: small`
 

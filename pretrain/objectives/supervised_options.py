@@ -1,10 +1,10 @@
-"""Options of supervised objectives and of mixing pictures; importing them needs no torch."""
+"""Options of supervised objectives; importing them needs no torch."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ...registry import Options
 
@@ -81,53 +81,3 @@ class SemanticSoftmaxOptions(Options):
         from .semantic_softmax import SemanticSoftmaxObjective
 
         return SemanticSoftmaxObjective(hierarchy, self.smoothing, self.largest_level_weight, self.weight)
-
-
-class ClassifierOptions(Options):
-    """How a classifier is built around an image tower; see `classifier.py`."""
-
-    image_size: int | None = Field(
-        default=None, ge=1, description="Height and width of the input, pixels; default: the architecture's."
-    )
-    drop_path: float = Field(default=0.0, ge=0, lt=1, description="Chance that a block is skipped (timm's models).")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout of the features in front of the head.")
-    head_init: Literal["zero", "small"] = Field(
-        default="zero",
-        description="First weights of the head: zero = all classes are alike and the tower learns from the second step "
-        "on; small = normal of deviation 0.01.",
-    )
-    head_bias: bool = Field(default=True, description="Whether the head has a bias.")
-    head_bias_init: float = Field(
-        default=0.0,
-        description="First value of the head's bias; for `multi_label` try -ln(classes).",
-    )
-
-    @model_validator(mode="after")
-    def _bias_is_there(self) -> ClassifierOptions:
-        if self.head_bias_init and not self.head_bias:
-            raise ValueError("head_bias_init is set, but head_bias is false")
-        return self
-
-
-class MixOptions(Options):
-    """Mixed pictures and labels; see `mixup.py`."""
-
-    mixup: float = Field(
-        default=0.0,
-        ge=0,
-        description="Mixup: parameter of the shares' Beta distribution; 0 = no mixup.",
-    )
-    cutmix: float = Field(
-        default=0.0,
-        ge=0,
-        description="Cutmix: parameter of the areas' Beta distribution; 0 = no cutmix.",
-    )
-    probability: float = Field(default=1.0, ge=0, le=1, description="Share of the pairs that are mixed at all.")
-    cutmix_share: float = Field(
-        default=0.5, ge=0, le=1, description="With both: share of the mixed pairs that are cut instead of blended."
-    )
-
-    @property
-    def on(self) -> bool:
-        """Whether anything is mixed."""
-        return self.probability > 0 and (self.mixup > 0 or self.cutmix > 0)

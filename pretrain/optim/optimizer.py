@@ -6,7 +6,7 @@ an optimizer remembers is in its state dictionary and is read back to the same b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,10 +16,7 @@ from ...registry import unknown
 from . import optimizer_options as options_of
 from .parameter_groups import decays, parameter_groups
 
-if TYPE_CHECKING:
-    from ..weighing.proxy_recipe import ProxyRecipe
-
-__all__ = ["adamw", "build_optimizer", "decays", "set_rate"]
+__all__ = ["build_optimizer", "decays", "set_rate"]
 
 
 def build_optimizer(
@@ -103,13 +100,3 @@ def _timm(
         return create_optimizer_v2(groups, opt=name, lr=lr, weight_decay=decay, **more)
     except (TypeError, ValueError, AssertionError, ImportError, RuntimeError) as error:
         raise ConfigError(f"timm's optimizer {name!r} refuses its options {more}: {error}") from error
-
-
-def adamw(model: nn.Module, recipe: ProxyRecipe) -> torch.optim.AdamW:
-    """AdamW with the numbers of a short training's options: two groups, all at one rate; see `decays`."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for name, p in named if decays(name, p)], "weight_decay": recipe.weight_decay},
-        {"params": [p for name, p in named if not decays(name, p)], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps, fused=True)

@@ -26,7 +26,7 @@ from .. import streams
 from ..data.labelled import LabelledDataset
 from ..data.loader import Loader
 from ..models.architecture import ModelSpec, build, resolve_model
-from ..optim.optimizer import adamw
+from ..optim.parameter_groups import decays
 from ..optim.schedule import learning_rate
 from ..precision import contained, pick_device
 from ..state import checkpoint
@@ -136,7 +136,7 @@ def train_proxy(
     inputs = hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
     with contained(1, place):
         proxy = Proxy(spec, len(classes), seed).to(place)
-        optimizer = adamw(proxy, cast(Any, recipe))
+        optimizer = adamw(proxy, recipe)
         state = checkpoint.restore_state(scratch, inputs, proxy, optimizer)
         _loop(recipe, proxy, optimizer, loader, state, seed, scratch, inputs, progress)
     checkpoint.save_torch(out, {k: v.cpu() for k, v in proxy.state_dict().items()})
@@ -207,3 +207,13 @@ def load_proxy(path: str, model: str, classes: int, device: str = "auto") -> Pro
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(f"cannot read the proxy {path}: {str(error).splitlines()[0]}") from error
     return proxy.to(pick_device(device)).eval().requires_grad_(False)
+
+
+def adamw(model: nn.Module, recipe: ProxyRecipe) -> torch.optim.AdamW:
+    """AdamW with the numbers of a short training's options: two groups, all at one rate; see `decays`."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for name, p in named if decays(name, p)], "weight_decay": recipe.weight_decay},
+        {"params": [p for name, p in named if not decays(name, p)], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps, fused=True)

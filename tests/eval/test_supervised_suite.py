@@ -17,7 +17,7 @@ from curate.eval.suites.supervised import mean_average_precision
 from curate.pretrain.data.label_space import LabelSpace
 from curate.pretrain.encoders.classifier_encoder import LinearHead
 from curate.pretrain.models.classifier import build_classifier
-from curate.pretrain.objectives.supervised_options import ClassifierOptions
+from curate.pretrain.models.classifier_options import ClassifierOptions
 from curate.pretrain.outputs.export_classifier import write_classifier_folder
 from curate.shards.demo.digits import WORDS, write_digits_evalset
 from curate.shards.evalset import write_evalset

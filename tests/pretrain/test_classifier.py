@@ -13,19 +13,17 @@ from safetensors.torch import load_file, save_file
 
 from curate.errors import ConfigError
 from curate.pretrain.data.label_space import LabelSpace
+from curate.pretrain.data.mix_options import MixOptions
 from curate.pretrain.data.mixup import mix_images, mix_labels, plan
 from curate.pretrain.encoders.load_encoder import load_encoder
 from curate.pretrain.features import Features, Labels
 from curate.pretrain.models.architecture import build, resolve_model
 from curate.pretrain.models.classifier import Classifier, build_classifier, load_tower
-from curate.pretrain.models.classifier_folder import (
-    is_classifier_folder,
-    open_classifier_folder,
-    write_classifier_folder,
-)
+from curate.pretrain.models.classifier_folder import is_classifier_folder, open_classifier_folder
+from curate.pretrain.models.classifier_options import ClassifierOptions
 from curate.pretrain.models.encoder_folder import find_encoder
 from curate.pretrain.objectives.softmax import SoftmaxObjective
-from curate.pretrain.objectives.supervised_options import ClassifierOptions, MixOptions
+from curate.pretrain.outputs.export_classifier import write_classifier_folder
 from curate.pretrain.precision import contained
 from curate.pretrain.processes.world import ALONE
 from curate.shards.demo.digits import WORDS, held_out

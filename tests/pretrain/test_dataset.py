@@ -4,7 +4,7 @@ import pytest
 from curate.errors import DataError
 from curate.pretrain.data.dataset import SubsetDataset
 from curate.pretrain.data.loader import Loader
-from curate.pretrain.models.tokenizer import WordTokenizer
+from curate.pretrain.data.tokenizer import WordTokenizer
 from curate.shards.images.image import decode_rgb
 from curate.shards.shard import Shard
 

@@ -15,7 +15,7 @@ from curate.pretrain.data.dataset import SubsetDataset
 from curate.pretrain.data.labels import LabelColumn, Labels, LabelValues
 from curate.pretrain.data.loader import Loader
 from curate.pretrain.data.mixture import Mixture
-from curate.pretrain.models.tokenizer import WordTokenizer
+from curate.pretrain.data.tokenizer import WordTokenizer
 
 TOKENIZER = WordTokenizer(8, 1 << 20)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from curate.errors import DataError
-from curate.pretrain.models.tokenizer import WordTokenizer
+from curate.pretrain.data.tokenizer import WordTokenizer
 from curate.pretrain.weighing.flyt import Linear, ScoringHead, make_head, train_scorer
 from curate.pretrain.weighing.flyt_data import Labelled, Pairs, draw_rows
 from curate.pretrain.weighing.flyt_options import FlytTraining

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from curate.pretrain.data.tokenizer import tokenizer_for
 from curate.pretrain.models.architecture import build, resolve_model
-from curate.pretrain.models.tokenizer import tokenizer_for
 from curate.pretrain.models.towers import Towers
 from curate.pretrain.weighing.second_order import (
     AdamWState,

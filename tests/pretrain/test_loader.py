@@ -18,9 +18,9 @@ from curate.pretrain.data.labels import LabelColumn
 from curate.pretrain.data.loader import Loader
 from curate.pretrain.data.prefetch import Draft, made_ahead
 from curate.pretrain.data.short_tokens import cut_tokens, end_mark
+from curate.pretrain.data.tokenizer import ByteTokenizer, WordTokenizer
 from curate.pretrain.data.transform import normalised
 from curate.pretrain.data.view import View
-from curate.pretrain.models.tokenizer import ByteTokenizer, WordTokenizer
 from curate.pretrain.processes.world import World
 
 TOKENIZER = WordTokenizer(12, 1 << 20)

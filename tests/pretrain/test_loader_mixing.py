@@ -3,9 +3,9 @@ import pytest
 
 from curate.pretrain.data.dataset import SubsetDataset
 from curate.pretrain.data.loader import Loader
+from curate.pretrain.data.mix_options import MixOptions
 from curate.pretrain.data.mixed_batch import Mixing
-from curate.pretrain.objectives.supervised_options import MixOptions
-from curate.pretrain.processes.world import World
+from curate.pretrain.processes.world import ALONE, World
 
 OPTIONS = MixOptions(mixup=0.4, cutmix=1.0, probability=0.8)
 
@@ -15,7 +15,10 @@ def labelled(squares):
     return SubsetDataset(squares, captions=None, labels="caption")
 
 
-def loader(dataset, world=World(), threads=0, mixing: Mixing | None = Mixing(OPTIONS, 3)):
+MIXING = Mixing(OPTIONS, 3)
+
+
+def loader(dataset, world=ALONE, threads=0, mixing: Mixing | None = MIXING):
     return Loader(dataset, None, (32, 32), 13, 60, 3, world=world, threads=threads, mixing=mixing)
 
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, kstest
 
+from curate.pretrain.data.mix_options import MixOptions
 from curate.pretrain.data.mixup import mix_images, mix_labels, part_of, plan, whole_pairs
 from curate.pretrain.features import Labels
-from curate.pretrain.objectives.supervised_options import MixOptions
 from curate.pretrain.processes.world import share
 
 BOTH = MixOptions(mixup=0.4, cutmix=1.0, probability=0.8)

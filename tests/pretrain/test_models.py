@@ -11,7 +11,8 @@ from curate.pretrain.models.architecture import build, model_identity, resolve_m
 
 def test_names_are_found_without_torch():
     code = (
-        "import sys; from curate.pretrain.models.architecture import model_identity; from curate.pretrain.recipe import RECIPES; "
+        "import sys; from curate.pretrain.models.architecture import model_identity; "
+        "from curate.pretrain.recipe import RECIPES; "
         "from curate.pretrain.models.encoder_folder import find_encoder; "
         "RECIPES['clip'](); model_identity('ViT-B-32'); model_identity('RN-mini-32'); "
         "assert not {'torch', 'open_clip', 'pyarrow'} & set(sys.modules)"

@@ -15,7 +15,7 @@ from curate.pretrain.data import remote_shards
 from curate.pretrain.data.dataset import SubsetDataset
 from curate.pretrain.data.loader import Loader
 from curate.pretrain.data.remote_shards import RemoteCache, ranges
-from curate.pretrain.models.tokenizer import WordTokenizer
+from curate.pretrain.data.tokenizer import WordTokenizer
 from curate.shards.shard import Shard
 from curate.shards.tar_index import TarIndex, index_path
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import ConfigError
+from curate.pretrain.data.tokenizer import ByteTokenizer, WordTokenizer, tokenizer_for
 from curate.pretrain.models.architecture import resolve_model
-from curate.pretrain.models.tokenizer import ByteTokenizer, WordTokenizer, tokenizer_for
 from curate.shards.demo import captions
 
 WORDS = {"context_length": 8, "vocab_size": 4096}

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from curate.pretrain.data.preprocess import Preprocess
+from curate.pretrain.data.tokenizer import tokenizer_for
 from curate.pretrain.models.architecture import build, resolve_model
-from curate.pretrain.models.tokenizer import tokenizer_for
 from curate.pretrain.models.towers import Towers
 
 VISION = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 2}

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from curate.pretrain.data.training_data import DataPart, open_training_data
 from curate.pretrain.processes.world import ALONE, World
 from curate.pretrain.recipe import Recipe
 from curate.pretrain.trainer import TrainReport, train
+from curate.pretrain.training_data import DataPart, open_training_data
 from curate.shards.shard import Shard
 
 COLOURS = ("red", "green", "blue", "yellow")

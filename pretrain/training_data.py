@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ...errors import ConfigError, DataError
-from ...shards.shard import Shard, succeeded
-from ..recipe import PairRecipe, Recipe
-from .captions import Captions
-from .dataset import Selection, SubsetDataset
-from .label_space import LabelSpace, find_classes
-from .labels import LabelColumn, LabelValues
-from .mixture import Mixture
-from .samples import Samples
+from ..errors import ConfigError, DataError
+from ..shards.shard import Shard, succeeded
+from .data.captions import Captions
+from .data.dataset import Selection, SubsetDataset
+from .data.label_space import LabelSpace, find_classes
+from .data.labels import LabelColumn, LabelValues
+from .data.mixture import Mixture
+from .data.samples import Samples
+from .recipe import PairRecipe, Recipe
 
 
 @dataclass(frozen=True)
