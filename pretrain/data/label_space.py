@@ -13,23 +13,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-import pyarrow as pa
 
 from ...errors import ConfigError, DataError
 from ...shards import storage
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 FORMAT = 1
-Column: TypeAlias = pa.ChunkedArray | pa.Array
+Column: TypeAlias = "pa.ChunkedArray | pa.Array"
 
 
-def _compute() -> Any:
-    """pyarrow's functions: made as they are imported, so type checkers do not see them, and that takes 20 ms."""
+def _arrow() -> tuple[Any, Any]:
+    """pyarrow and its functions, when labels are read: naming a folder's classes must not take the time."""
+    import pyarrow as pa
     import pyarrow.compute
 
-    return pyarrow.compute
+    return pa, pyarrow.compute
 
 
 class LabelList(NamedTuple):
@@ -49,7 +52,7 @@ def label_list(values: Column, where: str) -> LabelList:
     Raises:
         ConfigError: the column holds something else.
     """
-    pc = _compute()
+    pa, pc = _arrow()
     array = pa.concat_arrays(values.chunks) if isinstance(values, pa.ChunkedArray) and values.num_chunks else values
     if isinstance(array, pa.ChunkedArray):
         array = pa.array([], array.type)
@@ -81,6 +84,7 @@ def label_of_each(values: Column, where: str) -> list[str | None]:
     Raises:
         ConfigError: the column holds something else.
     """
+    pa, _ = _arrow()
     kind = values.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         raise ConfigError(f"{where} holds {kind}; one label per sample is needed: text, integers or bools")
@@ -107,7 +111,7 @@ class Encoded(NamedTuple):
 
 def number_labels(row: np.ndarray, text: Column, classes: Sequence[str]) -> Encoded:
     """Class numbers of the labels of a `LabelList`, by the place of their names in `classes`."""
-    pc = _compute()
+    pa, pc = _arrow()
     found = pc.index_in(text, value_set=pa.array(classes, pa.large_string()))
     ids = np.asarray(pc.fill_null(found, -1)).astype(np.int64)
     known = ids >= 0
@@ -197,7 +201,7 @@ def find_classes(
         ConfigError: the column holds no labels, or a class is named twice.
         DataError: no class is left.
     """
-    pc = _compute()
+    _, pc = _arrow()
     counts: dict[str, int] = {}
     for column in columns:
         row, text = label_list(column, where)
