@@ -146,6 +146,8 @@ def assemble(
     identity: dict[str, Any] = {"model": spec.identity}
     if start:
         load_weights(module, find_encoder(model, start).weights, spec.name)
+        if isinstance(recipe, SigLipRecipe):
+            _begin_siglip(module)
         identity["start"] = weights_digest(module)
     head = recipe.labels is not None and recipe.labels.loss is not None
     names = classes.names if head and classes else None
@@ -214,6 +216,15 @@ def adapted(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
     config.setdefault("init_logit_scale", initial_scale("siglip"))
     config.setdefault("init_logit_bias", initial_bias("siglip"))
     return replace(spec, config=config)
+
+
+def _begin_siglip(module: Any) -> None:
+    """Weights of a CLIP training have no bias, which open_clip reads as 0; SigLIP's loss then begins with its own scale
+    and bias, as from the seed's weights."""
+    if float(module.logit_bias.detach()) == 0:
+        with torch.no_grad():
+            module.logit_scale.fill_(initial_scale("siglip"))
+            module.logit_bias.fill_(initial_bias("siglip"))
 
 
 def load_teachers(

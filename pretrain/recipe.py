@@ -50,7 +50,10 @@ class Recipe(Options):
     type: str
     batch_size: int = Field(1024, ge=1, description="Samples per step; contrastive training sees them as negatives.")
     micro_batch: int = Field(
-        0, ge=0, description="Samples of one forward pass of a process; 0 = all of its batch. Less memory, same result."
+        0,
+        ge=0,
+        description="Samples of one forward pass of a process; 0 = all of its batch. Less memory and the same "
+        "gradient, but for batch norm, whose statistics are then those of a pass.",
     )
     lr: float = Field(5e-4, gt=0, description="Learning rate at the end of the warm-up.")
     warmup: float = Field(500, ge=0, description="Linear warm-up: steps, or below 1 a share of the run.")

@@ -1,10 +1,10 @@
 """Train one model on one data set: the same inputs and seed give the same bytes, killed and resumed or not.
 
-The loop is the one place where everything meets: what is trained (`assembly.py`), its batches (`loader.py`), one step
-(`step.py`, `optimizer.py`), the rate (`phases.py`), the state (`checkpoint.py`) and what is left in the end
-(`export.py`). Nothing in it depends on the clock but *when* the state is saved. Steps since the last save are done
-again after a kill: at most `checkpoint_every_s` seconds of work. On one CPU thread and the same number of processes the
-result is exact to the bit; another number of either, or a GPU, rounds differently.
+Here everything is put together: what is trained (`assembly.py`), its batches (`data/loader.py`), the division of the
+budget (`phases.py`), the state (`state/checkpoint.py`); `training_loop.py` goes through the steps (`step.py`). Nothing
+depends on the clock but *when* the state is saved. Steps since the last save are done again after a kill: at most
+`checkpoint_every_s` seconds of work. On one CPU thread and the same number of processes the result is exact to the bit;
+another number of either, or a GPU, rounds differently.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def train(
 
     Args:
         recipe: how.
-        model: name, JSON or folder, see `models.resolve_model`; or ``timm:NAME`` with a supervised recipe.
+        model: name, JSON or folder, see `models/architecture.py`; or ``timm:NAME`` with a supervised recipe.
         samples_seen: budget, exact; the last batch is smaller if need be.
         seed: of initialisation, order and crops.
         out: folder to write: an encoder folder (`encoder_folder.py`) or a classifier's (`classifier_folder.py`), with

@@ -190,7 +190,7 @@ class Loop:
             seen = self.plan.samples_before(batch.step + 1)
             rate = self.plan.rate(batch.step, self.recipe.schedule, self.recipe.lr, self.recipe.warmup)
             set_rate(self.optimizer, rate)
-            if self.speed.flops_per_sample is None and not self.wrapped.sharded and self._countable(batch):
+            if self.speed.flops_per_sample is None and self._countable(batch):
                 self.speed.flops_per_sample = self._flops(batch)
             norm = self._one_step(self._shortened(batch))
             self.state.step += 1
@@ -215,7 +215,10 @@ class Loop:
                 raise Stopped(seen, budget)
 
     def _countable(self, batch: Batch) -> bool:
-        """Whether a batch tells the operations of a step; with batch norm one sample does not."""
+        """Whether a batch tells the operations of every step: not with phases, which differ, nor where weights are
+        spread, nor with batch norm and one sample."""
+        if len(self.plan.spans) > 1 or self.wrapped.sharded:
+            return False
         return len(batch.images) > (1 if _has_batch_norm(self.network) else 0)
 
     def _flops(self, batch: Batch) -> float:
@@ -383,7 +386,7 @@ class Loop:
             logit_scale=state.log[-1].get("logit_scale", 1.0),
             parameters=sum(p.numel() for p in parameters),
             trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
-            without_caption=getattr(self.dataset, "without_caption", 0),  # a mixture leaves none out itself
+            without_caption=self.dataset.without_caption,
             corrupt=len(state.corrupt),
             replaced=state.replaced,
             skipped_steps=state.notes.get("skipped", 0),

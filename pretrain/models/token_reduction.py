@@ -73,11 +73,11 @@ def install_patch_selection(visual: Any) -> PatchSelection:
         selection = PatchSelection(prefix=1)
         visual.patch_dropout = selection  # type: ignore[assignment]
         return selection
-    if isinstance(visual, TimmModel) and isinstance(visual.trunk, TimmTransformer):
-        selection = PatchSelection(prefix=visual.trunk.num_prefix_tokens)
-        visual.trunk.patch_drop = selection  # type: ignore[assignment]
-        return selection
     inner = visual.trunk if isinstance(visual, TimmModel) else visual
+    if isinstance(inner, TimmTransformer):
+        selection = PatchSelection(prefix=inner.num_prefix_tokens)
+        inner.patch_drop = selection  # type: ignore[assignment]
+        return selection
     raise ConfigError(f"phases: patch_keep needs a vision transformer; the image tower is a {type(inner).__name__}")
 
 

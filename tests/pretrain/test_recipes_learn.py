@@ -257,3 +257,30 @@ def test_timm_loads_a_trained_classifier(tmp_path, data, colour_test):
         logits = theirs((pixels.float() / 255 - mean) / std).numpy()
     pooled = ours.encode_pooled(images)
     assert np.abs(logits - ours.head.logits(pooled, np.ones(5))).max() < 1e-5
+
+
+def test_siglip_from_clips_weights_begins_with_its_own_bias(squares, tmp_path):
+    from curate.pretrain.assembly import assemble
+    from curate.pretrain.data.dataset import SubsetDataset
+    from curate.pretrain.recipe import ClipRecipe, SigLipRecipe
+    from curate.pretrain.trainer import train
+
+    recipe = ClipRecipe(batch_size=16, warmup=2)
+    out = str(tmp_path / "clip")
+    train(recipe, "ViT-mini-8-32", SubsetDataset(squares), 16, 0, out, str(tmp_path / "scratch"), device="cpu")
+    model = assemble(SigLipRecipe(), "ViT-mini-8-32", 1, torch.device("cpu"), start=out).network.model
+    assert model.logit_bias.item() == -10
+    assert model.logit_scale.exp().item() == pytest.approx(10)
+
+
+def test_patches_of_a_classifier_can_be_left_out(squares, tmp_path):
+    from curate.pretrain.data.dataset import SubsetDataset
+    from curate.pretrain.recipe import SupervisedRecipe
+    from curate.pretrain.trainer import train
+
+    options = {"labels": {"column": "caption"}, "batch_size": 16, "warmup": 1}
+    options["phases"] = [{"share": 0.5, "patch_keep": 0.5}, {"share": 0.5}]
+    data = SubsetDataset(squares, captions=None, labels="caption")
+    recipe = SupervisedRecipe.model_validate(options)
+    report = train(recipe, "timm:test_vit", data, 64, 0, str(tmp_path / "out"), str(tmp_path / "scratch"), device="cpu")
+    assert (report.steps, "flops" in report.speed) == (4, False)
