@@ -119,7 +119,7 @@ class SweepConfig(Options):
 
 def _size_name(size: float) -> str:
     """``0.25`` of a share, ``5000`` of a number of rows, ``1`` of all."""
-    return f"{size:.10g}" if size <= WHOLE else str(int(size))
+    return str(int(size)) if size >= WHOLE else repr(size)
 
 
 __all__ = ["SWEEP", "WHOLE", "SweepConfig", "SweepPoint"]

@@ -1,6 +1,7 @@
 """Resumable states: whole, checked, read only by their own training, the same under every wrapper."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -321,3 +322,4 @@ def test_one_state_for_ddp_fsdp_and_a_process_alone(tmp_path):
 
 if __name__ == "__main__":
     _processes(int(sys.argv[1]), sys.argv[2])
+    os._exit(0)  # as our workers do: torch's threads may abort an interpreter that is shutting down

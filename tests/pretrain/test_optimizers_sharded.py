@@ -1,5 +1,6 @@
 """Optimizers and the moving average over weights of which each process holds a shard (FSDP2), on two CPU processes."""
 
+import os
 import subprocess
 import sys
 
@@ -78,3 +79,4 @@ def test_shards_are_trained_like_the_whole(tmp_path):
 
 if __name__ == "__main__":
     sharded(int(sys.argv[2]), sys.argv[1])
+    os._exit(0)  # as our workers do: torch's threads may abort an interpreter that is shutting down

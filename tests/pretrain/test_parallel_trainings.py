@@ -6,6 +6,7 @@ where it is near zero its rounding becomes a step (seen: 8e-5 at a rate of 1e-3)
 """
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -198,3 +199,4 @@ def test_one_process_goes_on_where_three_stopped(together):
 
 if __name__ == "__main__":
     worker(int(sys.argv[1]), Path(sys.argv[2]))
+    os._exit(0)  # as our workers do: torch's threads may abort an interpreter that is shutting down

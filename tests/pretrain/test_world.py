@@ -159,3 +159,4 @@ def test_shares_cover_a_batch():
 
 if __name__ == "__main__":
     worker(int(sys.argv[1]), Path(sys.argv[2]))
+    os._exit(0)  # as our workers do: torch's threads may abort an interpreter that is shutting down
