@@ -37,7 +37,7 @@ class Mixing:
         if batch.label_rows is None or batch.label_ids is None:
             raise ValueError("a batch without labels cannot be mixed")
         if first == stop:
-            return batch
+            return replace(batch, first=first)
         count = len(batch.images)
         may = (np.bincount(batch.label_rows, minlength=count) > 0) & (batch.caption < 0)
         height, width = batch.images.shape[1:3]

@@ -30,7 +30,7 @@ _COLUMNS = 5  # uniform numbers per pair: mixed at all, kind, share, place of th
 def whole_pairs(first: int, stop: int, total: int) -> tuple[int, int]:
     """The least run of samples that holds samples ``first..stop-1`` of a batch of `total` and all their partners."""
     if first == stop:
-        return first, stop
+        return first - first % 2, first - first % 2
     return first - first % 2, min(stop + stop % 2, total)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, kstest
 
@@ -62,6 +62,7 @@ def test_images_and_labels_equal_the_plan_pixel_by_pixel(n, step, kind):
 
 
 @settings(max_examples=30)
+@example(total=2, size=4, step=0)  # a process without samples, at an odd place
 @given(total=st.integers(1, 23), size=st.integers(1, 5), step=st.integers(0, 50))
 def test_processes_see_the_same_mixed_batch(total, size, step):
     images, labels, may = pictures(total, step), labels_of(total), np.arange(total) % 5 != 4
