@@ -112,7 +112,7 @@ class ColumnPlanner:
         check_training(recipe, model, samples_seen, processes, where, self.config.scores)
         weights, identity, first = self.beginning(recipe, model, start, f"{where}.start")
         files = self.identities(files_of(recipe, f"{where}.recipe"), f"{where}.recipe")
-        models = [model_identity(teacher.model) for teacher in recipe.teachers]
+        models = [model_identity(teacher.model) for teacher in recipe.distill]
         return (
             Training(
                 recipe=recipe,

@@ -43,7 +43,7 @@ class Offers:
     @staticmethod
     def of_training(what: str, recipe: Recipe, encoder: bool = False) -> Offers:
         """Of the models that a recipe makes."""
-        labels = recipe.label_options
+        labels = recipe.labels
         return Offers(what, recipe.reads_captions, labels is not None and labels.loss is not None, encoder)
 
     @staticmethod
@@ -98,7 +98,7 @@ def check_training(
     if processes > smallest:
         raise ConfigError(f"{where}: {processes} processes cannot share a batch of {smallest}; lower `processes`")
     columns = [*(recipe.captions if isinstance(recipe, PairRecipe) else ())]
-    columns += [recipe.label_options.column] if recipe.label_options else []
+    columns += [recipe.labels.column] if recipe.labels else []
     for column in columns:
         if column in not_in_tables:
             raise ConfigError(
@@ -185,13 +185,13 @@ def files_of(recipe: Recipe, where: str) -> list[str]:
         ConfigError: a teacher has no weights.
     """
     found = []
-    labels = recipe.label_options
+    labels = recipe.labels
     if labels is not None:
         found += [labels.classes] if isinstance(labels.classes, str) else []
         if isinstance(labels.loss, SemanticSoftmaxOptions):
             loss = labels.loss
             found.append(loss.wordnet if loss.hierarchy == "wordnet" else loss.hierarchy)
-    for teacher in recipe.teachers:
+    for teacher in recipe.distill:
         try:
             found.append(find_encoder(teacher.model, teacher.pretrained).weights)
         except ConfigError as error:

@@ -129,7 +129,7 @@ def assemble(
     Raises:
         ConfigError: unknown model, weights or teachers that do not fit it, or something it cannot do.
     """
-    if recipe.label_options is not None and not classes:
+    if recipe.labels is not None and not classes:
         raise ConfigError(f"the recipe {recipe.type} learns labels, and there are none")
     if isinstance(recipe, SupervisedRecipe):
         return _classifier(recipe, model, seed, device, start, classes)
@@ -238,20 +238,20 @@ def load_teachers(
     Raises:
         ConfigError: there is no such model, or it cannot teach what it should.
     """
-    if not recipe.teachers:
+    if not recipe.distill:
         return None
-    encoders = [load_encoder(t.model, t.pretrained, str(device), recipe.precision) for t in recipe.teachers]
+    encoders = [load_encoder(t.model, t.pretrained, str(device), recipe.precision) for t in recipe.distill]
     identity["teachers"] = [encoder.digest for encoder in encoders]
-    for teacher, encoder in zip(recipe.teachers, encoders, strict=True):
+    for teacher, encoder in zip(recipe.distill, encoders, strict=True):
         refuse_unable(teacher, encoder, classes)
-    return Teachers(encoders, [teacher.kind for teacher in recipe.teachers])
+    return Teachers(encoders, [teacher.kind for teacher in recipe.distill])
 
 
 def projections(recipe: Recipe, teachers: Teachers | None, width: int) -> Mapping[int, int]:
     """Number of a teacher -> dimensions of its features, where the student's must be led into its space."""
     if teachers is None:
         return {}
-    both = enumerate(zip(recipe.teachers, teachers.encoders, strict=True))
+    both = enumerate(zip(recipe.distill, teachers.encoders, strict=True))
     return {i: encoder.dim for i, (option, encoder) in both if option.kind == "features" and encoder.dim != width}
 
 

@@ -79,6 +79,8 @@ class Recipe(Options):
         (0.9, 1.0), description="Area of the random crop, as fractions of the image: least and most."
     )
     augment: Augment = Field(default_factory=Augment, description="Random changes of images beside the crop.")
+    labels: LabelOptions | None = Field(None, description="Learn labels as well, by a classification head.")
+    distill: tuple[Teacher, ...] = Field((), description="Trained models that are followed.")
     grad_checkpointing: bool = Field(False, description="Compute activations again in the backward pass: less memory.")
     compile: bool = Field(False, description="Compile the network with torch.compile.")
     sharding: Literal["ddp", "fsdp"] = Field(
@@ -108,16 +110,6 @@ class Recipe(Options):
     def described(self) -> dict[str, Any]:
         """All that a result depends on, as JSON."""
         return self.model_dump(mode="json", exclude=set(FREE))
-
-    @property
-    def label_options(self) -> LabelOptions | None:
-        """Which labels are learned, if any."""
-        return None
-
-    @property
-    def teachers(self) -> tuple[Teacher, ...]:
-        """Models that are followed."""
-        return ()
 
     @property
     def mixes(self) -> MixOptions | None:
@@ -153,9 +145,7 @@ class PairRecipe(Recipe):
     matryoshka_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
         None, description="Weight of each prefix's loss; none = 1 each, as much as the whole features'."
     )
-    distill: tuple[Teacher, ...] = Field((), description="Trained models that are followed.")
     contrastive_weight: float = Field(1.0, ge=0, description="Factor of the contrastive loss; 0 = teachers alone.")
-    labels: LabelOptions | None = Field(None, description="Learn labels as well, by a classification head.")
     supcon: SupConLoss | None = Field(None, description="Images of one class attract each other; needs `labels`.")
     lock: LockOptions | None = Field(None, description="Towers that are not trained (LiT).")
 
@@ -167,14 +157,6 @@ class PairRecipe(Recipe):
         if not self.contrastive_weight and not self.distill and not learned:
             raise ValueError("contrastive_weight is 0, and there are no teachers and no labels: nothing to learn")
         return self
-
-    @property
-    def label_options(self) -> LabelOptions | None:
-        return self.labels
-
-    @property
-    def teachers(self) -> tuple[Teacher, ...]:
-        return self.distill
 
     @abstractmethod
     def pair_loss(self) -> ClipLoss | SigLipLoss:
@@ -241,7 +223,6 @@ class SupervisedRecipe(Recipe):
     )
     mix: MixOptions = Field(default_factory=MixOptions, description="Mixup and cutmix.")
     supcon: SupConLoss | None = Field(None, description="Images of one class attract each other besides.")
-    distill: tuple[Teacher, ...] = Field((), description="Trained models that are followed.")
     classifier: ClassifierOptions = Field(default_factory=ClassifierOptions, description="How the head is built.")
 
     reads_captions: ClassVar[bool] = False
@@ -254,14 +235,6 @@ class SupervisedRecipe(Recipe):
             if teacher.kind != "classes":
                 raise ValueError(f"distill.{i}: a classifier follows a teacher's `classes`, not its `{teacher.kind}`")
         return self
-
-    @property
-    def label_options(self) -> LabelOptions | None:
-        return self.labels
-
-    @property
-    def teachers(self) -> tuple[Teacher, ...]:
-        return self.distill
 
     @property
     def mixes(self) -> MixOptions | None:

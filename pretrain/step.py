@@ -68,6 +68,7 @@ class Step:
         self._micro_batch, self._teachers, self._scale_loss = micro_batch, teachers, scale_loss
         self._learns_text = reads_text and learns_text
         self._labelled: int | None = None
+        self._least = 2 if _needs_two(wrapped.network) else 1
         self._norms = [m for m in wrapped.network.modules() if isinstance(m, SharedBatchNorm)]
 
     def gradients(self, batch: Batch) -> Terms:
@@ -77,7 +78,7 @@ class Step:
             This process's part of each term of the loss, detached, unscaled.
         """
         largest = -(-batch.total // self._world.size)  # all processes make equally many passes
-        pieces = _pieces(len(batch.images), self._micro_batch, largest, 2 if self._needs_two() else 1)
+        pieces = _pieces(len(batch.images), self._micro_batch, largest, self._least)
         self._labelled = self._count_labelled(batch)
         if len(pieces) == 1:
             features = self._features(self._forward(batch, 0, pieces[0]), batch, pieces[0])
@@ -146,13 +147,6 @@ class Step:
     def _backward(self, terms: Terms) -> None:
         loss = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
         self._scale_loss(loss * self._wrapped.factor if self._wrapped.factor != 1 else loss).backward()
-
-    def _needs_two(self) -> bool:
-        """Whether one sample alone has no batch statistics. `SharedBatchNorm` sees those of other processes."""
-        modules = self._wrapped.network.modules()
-        return any(
-            isinstance(m, nn.modules.batchnorm._BatchNorm) and not isinstance(m, SharedBatchNorm) for m in modules
-        )
 
     def _forward(
         self, batch: Batch, number: int, piece: slice, module: nn.Module | None = None, reads_text: bool | None = None
@@ -226,6 +220,12 @@ class Step:
             labelled_total=self._labelled,
             teachers=teachers,
         )
+
+
+def _needs_two(network: nn.Module) -> bool:
+    """Whether one sample alone has no batch statistics. `SharedBatchNorm` sees those of other processes."""
+    modules = network.modules()
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and not isinstance(m, SharedBatchNorm) for m in modules)
 
 
 def _pieces(count: int, micro_batch: int, largest: int, least: int = 1) -> list[slice]:

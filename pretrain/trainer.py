@@ -83,7 +83,7 @@ def train(
         )
     place = pick_device(device)
     settled = pick_precision(recipe.precision, place)
-    if recipe.label_options is not None:
+    if recipe.labels is not None:
         classes = classes or (LabelSpace(tuple(dataset.classes)) if len(dataset.classes) else None)
         if classes and tuple(dataset.classes) != classes.names:
             raise ConfigError("the data set was opened with other classes than those that are to be learned")
@@ -137,7 +137,7 @@ def train(
 
 
 def _mixing(recipe: Recipe, seed: int) -> Mixing | None:
-    options, labels = recipe.mixes, recipe.label_options
+    options, labels = recipe.mixes, recipe.labels
     if options is None or labels is None:
         return None
     return Mixing(options, seed, shared=labels.loss is None or labels.loss.type != "multi_label")

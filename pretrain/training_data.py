@@ -67,7 +67,7 @@ def open_training_data(recipe: Recipe, parts: Sequence[DataPart], validation: Da
         ConfigError: a column does not hold what it should.
     """
     captions = recipe.captions if isinstance(recipe, PairRecipe) else None
-    labels = recipe.label_options
+    labels = recipe.labels
     space = column = None
     if labels is not None:
         column = labels.column

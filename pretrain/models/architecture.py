@@ -23,7 +23,7 @@ from ...errors import ConfigError
 from ...registry import unknown
 from ...shards import storage
 from ..data.preprocess import Preprocess
-from .classifier_folder import is_classifier_folder, open_classifier_folder
+from .classifier_folder import is_classifier_folder, open_classifier_folder, read_object
 from .timm_names import is_timm, resolve_timm
 
 if TYPE_CHECKING:
@@ -94,14 +94,14 @@ def resolve_model(name: str) -> ModelSpec:
         raise ConfigError(f"{name} is an image classifier; a model with a text tower is needed here")
     ours, theirs = _own_configs(), _open_clip_configs()
     if name in ours:
-        return _spec(name, _read(ours[name]), "clip")
+        return _spec(name, read_object(ours[name]), "clip")
     if name.replace("/", "-") in theirs:  # open_clip accepts ViT-B/32 for ViT-B-32
         builtin = name.replace("/", "-")
-        return _spec(builtin, _read(theirs[builtin]), f"open_clip:{builtin}")
+        return _spec(builtin, read_object(theirs[builtin]), f"open_clip:{builtin}")
     if name.endswith(".json"):
         if not storage.exists(name):
             raise ConfigError(f"the model config {name} does not exist")
-        return _spec(name, _read(name), "clip")
+        return _spec(name, read_object(name), "clip")
     if storage.exists(storage.join(name, CONFIG_FILE)):
         return _folder_spec(name)
     sentence = unknown("model", name, [*ours, *theirs])
@@ -111,10 +111,10 @@ def resolve_model(name: str) -> ModelSpec:
 
 
 def _folder_spec(folder: str) -> ModelSpec:
-    config = _read(storage.join(folder, CONFIG_FILE))
+    config = read_object(storage.join(folder, CONFIG_FILE))
     record = storage.join(folder, ENCODER_FILE)
     if storage.exists(record):
-        return _spec(folder, config, str(_read(record)["tokenizer"]))
+        return _spec(folder, config, str(read_object(record)["tokenizer"]))
     text_cfg = config.get("model_cfg", config).get("text_cfg", {})
     theirs = bool(text_cfg.get("hf_tokenizer_name")) and storage.is_local(folder)
     return _spec(folder, config, f"open_clip:local-dir:{folder}" if theirs else "clip")
@@ -129,16 +129,6 @@ def _spec(name: str, value: dict[str, Any], tokenizer: str) -> ModelSpec:
         if key not in config:
             raise ConfigError(f"the model config of {name} has no {key!r}; see open_clip's model_configs")
     return ModelSpec(name, config, tokenizer, Preprocess.of(config, options))
-
-
-def _read(path: str) -> dict[str, Any]:
-    try:
-        value = storage.read_json(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read the model config {path}: {error}") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"the model config {path} is not a JSON object")
-    return value
 
 
 @cache

@@ -78,7 +78,7 @@ class Architecture:
 
 
 class Classifier(nn.Module):
-    """uint8 images -> features and logits; what the trainer calls a `network.Trainable`.
+    """uint8 images -> features and logits; called by the trainer as a `network.PairNetwork` is.
 
     Attributes:
         tower: its module's parameters are ``tower.model``'s.
@@ -119,9 +119,6 @@ class Classifier(nn.Module):
         """``image`` (L2-normalised features), ``logits`` and ``scale`` (always 1); captions are not looked at."""
         features = self.features(images)
         return {"image": F.normalize(features, dim=-1), "logits": self.head(features), "scale": self.one}
-
-    def limit_scale(self, largest: float) -> None:
-        """Nothing to limit: a classifier compares nothing."""
 
 
 def build_classifier(model: str, classes: int, seed: int, options: ClassifierOptions | None = None) -> Classifier:

@@ -66,7 +66,7 @@ def is_classifier_folder(name: str) -> bool:
     if storage.exists(storage.join(name, CLASSIFIER_FILE)):
         return True
     path = storage.join(name, TIMM_CONFIG_FILE)
-    return storage.exists(path) and "architecture" in _read(path)
+    return storage.exists(path) and "architecture" in read_object(path)
 
 
 def open_classifier_folder(folder: str) -> ClassifierFolder:
@@ -76,8 +76,8 @@ def open_classifier_folder(folder: str) -> ClassifierFolder:
         ConfigError: there is no such folder, or it is not whole.
     """
     record_path, timm_path = (storage.join(folder, name) for name in (CLASSIFIER_FILE, TIMM_CONFIG_FILE))
-    record = _read(record_path) if storage.exists(record_path) else None
-    timm = _read(timm_path) if storage.exists(timm_path) else None
+    record = read_object(record_path) if storage.exists(record_path) else None
+    timm = read_object(timm_path) if storage.exists(timm_path) else None
     if record is None and (timm is None or "architecture" not in timm):
         raise ConfigError(f"{folder} is no folder of a classifier: it has neither {CLASSIFIER_FILE} nor a timm config")
     names = _TIMM_WEIGHTS if timm is not None else (VISUAL_WEIGHTS_FILE,)
@@ -101,13 +101,18 @@ def _label_names(config: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(name) for name in found) if len(found) == count else ()
 
 
-def _read(path: str) -> dict[str, Any]:
+def read_object(path: str) -> dict[str, Any]:
+    """The JSON object of a model's config or record.
+
+    Raises:
+        ConfigError: it cannot be read, or is something else.
+    """
     try:
         value = storage.read_json(path)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+        raise ConfigError(f"cannot read the model config {path}: {error}") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"{path} is not a JSON object")
+        raise ConfigError(f"the model config {path} is not a JSON object")
     return value
 
 

@@ -83,7 +83,3 @@ class PairNetwork(nn.Module):
         for i, projection in self.projections.items():
             out[f"projected{i}"] = F.normalize(projection(raw).float(), dim=-1)
         return out
-
-    def heads(self) -> dict[str, torch.Tensor]:
-        """Weights that the open_clip model has no place for, by name."""
-        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("towers.")}

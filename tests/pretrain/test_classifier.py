@@ -112,10 +112,9 @@ def test_folder_is_an_encoder_of_images_with_a_head(trained, digits):
     assert np.array_equal(again.encode_images(images[:3]), normalised[:3])
 
 
+@pytest.mark.parametrize("trained", ["timm:test_resnet"], indirect=True)
 def test_timm_loads_its_models(trained, digits):
     classifier, folder = trained
-    if classifier.architecture.timm_name is None:
-        pytest.skip("a tower of open_clip")
     _, (images, _) = digits
     pixels = (as_batch(images[:8]).float() - classifier.tower.shift) * classifier.tower.factor
     by_folder = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -128,10 +127,9 @@ def test_timm_loads_its_models(trained, digits):
     assert json.loads(Path(folder, "config.json").read_text())["label_names"] == list(WORDS)
 
 
+@pytest.mark.parametrize("trained", ["RN-mini-32"], indirect=True)
 def test_open_clip_takes_its_tower(trained):
     classifier, folder = trained
-    if classifier.architecture.timm_name is not None:
-        pytest.skip("a model of timm's")
     model = build(resolve_model("RN-mini-32"), seed=9)
     state = load_file(f"{folder}/classifier.safetensors")
     missing, unexpected = model.load_state_dict(state, strict=False)

@@ -76,9 +76,9 @@ def batch(count: int = 11, captions: str = "all") -> Batch:
 def gradients(recipe: Recipe, model: str, some: Batch, micro_batch: int) -> tuple[dict[str, torch.Tensor], Any, Any]:
     """Gradients, terms of the loss, and the network."""
     teacherless = recipe.model_copy(update={"distill": ()})
-    assembly = assemble(teacherless, model, 0, CPU, None, SPACE if recipe.label_options else None)
+    assembly = assemble(teacherless, model, 0, CPU, None, SPACE if recipe.labels else None)
     network = assembly.network.double()
-    made = Made(len(some.images), 16) if recipe.teachers else None
+    made = Made(len(some.images), 16) if recipe.distill else None
     step = Step(
         Wrapped(network, ALONE, "ddp", CPU),
         recipe.objective(assembly.classes),
