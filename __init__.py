@@ -18,20 +18,22 @@ if TYPE_CHECKING:
     from .pretrain.encoders.encoder import Encoder
     from .pretrain.encoders.load_encoder import load_encoder
     from .pretrain.trainer import train
-    from .shards.evalset import EvalSet
+    from .shards.evalsets.base import EvalSet
+    from .shards.evalsets.open import open_evalset
     from .shards.shard import Shard
     from .shards.tar import TarReader, TarWriter
     from .shards.uid import read_subset, write_subset
 
 _HOME = {
     "Encoder": ".pretrain.encoders.encoder",
-    "EvalSet": ".shards.evalset",
+    "EvalSet": ".shards.evalsets.base",
     "MemoryPool": ".filters.memory",
     "Shard": ".shards.shard",
     "SubsetDataset": ".pretrain.data.dataset",
     "TarReader": ".shards.tar",
     "TarWriter": ".shards.tar",
     "evaluate": ".eval.evaluate",
+    "open_evalset": ".shards.evalsets.open",
     "load_encoder": ".pretrain.encoders.load_encoder",
     "read_subset": ".shards.uid",
     "run_filters": ".filters.memory",
@@ -49,6 +51,7 @@ __all__ = [
     "TarWriter",
     "evaluate",
     "load_encoder",
+    "open_evalset",
     "read_subset",
     "run_filters",
     "train",

@@ -36,7 +36,7 @@ from curate.pretrain.recipe import ClipRecipe
 from curate.pretrain.trainer import train
 from curate.shards.demo import digits
 from curate.shards.demo.captions import WORDS
-from curate.shards.evalset import write_evalset
+from curate.shards.evalsets.webdataset import write_evalset
 from curate.shards.shard import Shard
 from curate.shards.tar import TarWriter
 from curate.shards.uid import stable_uid

@@ -1,254 +1,166 @@
-"""Evaluate one model on several sets with several suites: load once, embed once, keep every sample's outcome.
+"""Evaluate models on several sets with several suites: load once, embed once, keep every sample's outcome.
 
-What is wrong with the sets is found before the model is loaded, and nothing is skipped: a missing split is an error, so
-that a leaderboard cannot be partial without anybody noticing. Files, all byte for byte functions of model, sets and
-suites (no times, no paths), in the folder `out`:
-
-    outcomes/<dataset>.<suite>.parquet  one row per sample: key, label, prediction, correct, rank
-    clip_benchmark/*.json               one per dataset and suite, as CLIP_benchmark writes them (`build` reads them)
-    eval_results.jsonl                  one line per dataset, as DataComp's evaluation writes them (zero-shot only)
-    results.json                        all of it, with tables; written last, so a folder that has it is whole
+What is wrong with the sets is found before a model is loaded (`opened.py`). Pictures are read and decoded once for all
+models and suites (`embed_once.py`), texts of all suites and sets are encoded together. What is written is byte for byte
+a function of model, sets and suites (no times, no paths): `result_files.py`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ..errors import ConfigError
-from ..shards import storage
-from ..shards.evalset import EvalSet, EvalSplit
-from .features import ClassScores, Features, TextFeatures, embedded, has_head, text_hash
-from .metrics import Outcomes, confusion_matrix, most_confused, per_class_table
-from .statistics import wilson
-from .suites import EvalContext, Suite, SuiteResult
+from ..shards.evalsets.base import EvalSet
+from .embed_once import EmbedOnce, wanted_rows
+from .features import ClassScores, Features, TextFeatures, has_head
+from .opened import OpenSet, open_sets
+from .result_files import Written, finish, write_result
+from .suites import EvalContext, Suite
 
 if TYPE_CHECKING:
     from ..pretrain.encoders.encoder import Encoder
-
-FORMAT = 1
-RESULTS = "results.json"
-DATACOMP_RESULTS = "eval_results.jsonl"
-FULL_CONFUSION = 100  # classes up to which results.json holds the whole matrix
-MOST_CONFUSED = 50
 
 Progress = Callable[[int, int], None]
 
 
 def evaluate(
     encoder_dir: str,
-    evalset_folders: Sequence[str],
+    evalsets: Sequence[str | EvalSet],
     suites: Sequence[Suite],
     out: str,
     cache_dir: str | None = None,
     device: str = "auto",
     progress: Progress | None = None,
     pretrained: str | None = None,
+    threads: int | None = None,
 ) -> dict[str, Any]:
-    """Run every suite on every set and write the results.
+    """Run every suite on every set that it is for, and write the results.
 
     Args:
         encoder_dir: encoder folder, or anything that `load_encoder` takes.
-        evalset_folders: sets in CLIP_benchmark's WebDataset layout.
+        evalsets: sets, or folders of sets.
         suites: what to measure, from `suites.parse_suites` or a config.
         out: folder for the files.
-        cache_dir: folder where image features are kept; with it, a killed evaluation goes on where it was.
+        cache_dir: folder where features are kept; with it, a killed evaluation goes on where it was.
         device: ``auto``, ``cpu``, ``cuda``...
-        progress: called with (images embedded, images to embed).
+        progress: called with (texts and images embedded, texts and images to embed).
         pretrained: local checkpoint, when `encoder_dir` is a model name.
+        threads: on a CPU, threads that run the model, each with one core; on a GPU, threads that decode. None: as many
+            as torch may use. Numbers do not depend on it.
 
     Returns:
-        The results without the per-class tables, as strict JSON: ``{"encoder": digest, "results": [...]}``.
+        The results without the tables, as strict JSON: ``{"encoder": digest, "results": [...]}``.
 
     Raises:
-        ConfigError: no set, no suite, two of the same name, or no such model.
+        ConfigError: no set, no suite, two of the same name, a set or suite that would measure nothing, no such model.
         DataError: a set, a split, a tar, an image or the templates are missing or broken; says which.
     """
-    sets = open_sets(evalset_folders, suites)
+    name = encoder_dir.rstrip("/").rsplit("/", 1)[-1]
+    models = {name: (encoder_dir, pretrained)}
+    return evaluate_models(models, evalsets, suites, {name: out}, cache_dir, device, progress, threads)[name]
+
+
+def evaluate_models(
+    models: Mapping[str, tuple[str, str | None]],
+    evalsets: Sequence[str | EvalSet],
+    suites: Sequence[Suite],
+    outs: Mapping[str, str],
+    cache_dir: str | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    threads: int | None = None,
+) -> dict[str, dict[str, Any]]:
+    """As `evaluate`, for several models and one pass over the pictures.
+
+    Args:
+        models: name -> what `load_encoder` takes: a folder or name, and a local checkpoint or None.
+        outs: name -> folder for its files.
+    """
+    sets = open_sets(evalsets, suites)
     from ..pretrain.encoders.load_encoder import load_encoder  # torch, once it is clear that there is work
 
-    encoder = load_encoder(encoder_dir, pretrained, device=device)
-    name = encoder_dir.rstrip("/").rsplit("/", 1)[-1]
-    return evaluate_encoder(encoder, sets, suites, out, name, cache_dir, progress)
+    encoders = {name: load_encoder(model, weights, device=device) for name, (model, weights) in models.items()}
+    return evaluate_encoders(encoders, sets, outs, cache_dir, progress, threads)
 
 
-Sets = list[tuple[EvalSet, dict[str, EvalSplit]]]
-
-
-def open_sets(folders: Sequence[str], suites: Sequence[Suite]) -> Sets:
-    """Open every set with the splits that the suites need.
-
-    Raises:
-        ConfigError: no set, no suite, or two of the same name.
-        DataError: what is missing or broken, and where.
-    """
-    sets: Sets = []
-    for folder in folders:
-        evalset = EvalSet.open(folder)
-        wanted = dict.fromkeys(split for suite in suites for split in suite.splits())
-        sets.append((evalset, {name: evalset.split(name) for name in wanted}))
-        for suite in suites:
-            suite.templates_for(evalset)
-    _require_distinct("suite", [suite.label for suite in suites], "give one of them a `name`")
-    _require_distinct("evaluation set", [evalset.name for evalset, _ in sets], "rename one of the folders")
-    return sets
-
-
-def _require_distinct(what: str, names: Sequence[str], remedy: str) -> None:
-    if not names:
-        raise ConfigError(f"there is no {what} to evaluate with")
-    if twice := next((n for n in names if names.count(n) > 1), None):
-        raise ConfigError(f"two {what}s are called {twice!r}; {remedy}")
-
-
-def evaluate_encoder(
-    encoder: Encoder,
-    sets: Sets,
-    suites: Sequence[Suite],
-    out: str,
-    name: str,
+def evaluate_encoders(
+    encoders: Mapping[str, Encoder],
+    sets: Sequence[OpenSet],
+    outs: Mapping[str, str],
     cache_dir: str | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """As `evaluate`, for a model in memory and sets that are open; `name` is the model's in CLIP_benchmark's files."""
-    require(encoder, sets, suites, name)
-    text = TextFeatures(encoder)
-    todo = sum(len(split) for _, splits in sets for split in splits.values())
-    records, described, done = [], [], 0
-    for evalset, splits in sets:
-        features: dict[str, Features] = {}
-        norms: dict[str, Any] = {}
-        for split in splits.values():
-            step = _shifted(progress, done, todo)
-            features[split.name], norms[split.name] = embedded(encoder, evalset, split, cache_dir, step)
-            done += len(split)
-        scores = ClassScores(encoder, norms.__getitem__) if has_head(encoder) else None
-        context = EvalContext(evalset, features.__getitem__, text, scores)
-        for suite in suites:
-            result = suite.evaluate(context)
-            path = f"outcomes/{evalset.name}.{suite.label}.parquet"
-            _write_outcomes(storage.join(out, path), splits[suite.split].keys, result.outcomes)
-            records.append(_record(evalset, suite, result, path))
-            _write_clip_benchmark(out, encoder.digest, name, evalset.name, suite, result)
-        described.append(_describe(evalset, splits))
-    _write_datacomp(out, suites, records)
-    value = {
-        "format": FORMAT,
-        "encoder": {"digest": encoder.digest, "dim": encoder.dim, "precision": encoder.precision},
-        "sets": described,
-        "results": records,
-    }
-    storage.write_json(storage.join(out, RESULTS), value)
-    tables = {"per_class", "confusion", "most_confused"}
-    short = [{k: v for k, v in record.items() if k not in tables} for record in records]
-    return {"encoder": encoder.digest, "results": short}
+    threads: int | None = None,
+) -> dict[str, dict[str, Any]]:
+    """As `evaluate`, for models in memory and sets that are open, with one pass over the pictures for all models.
+
+    Args:
+        encoders: models by the name that CLIP_benchmark's files call them.
+        outs: name -> folder for its files.
+    """
+    for name, encoder in encoders.items():
+        require(encoder, sets, name)
+    together = list(dict.fromkeys(_texts(sets)))
+    wanted = [
+        len(split) if (rows := wanted_rows(o, n)) is None else len(rows) for o in sets for n, split in o.splits.items()
+    ]
+    before, todo = len(together) * len(encoders), sum(wanted)
+    texts = {}
+    for number, (name, encoder) in enumerate(encoders.items()):
+        texts[name] = TextFeatures(encoder, cache_dir, threads)
+        texts[name].add(together, _part(progress, number * len(together), before + todo))
+    embed = EmbedOnce(list(encoders.values()), cache_dir, _part(progress, before, before + todo), todo, threads)
+    written: dict[str, list[Written]] = {name: [] for name in encoders}
+    for one in sets:
+        found = {split: embed(one, split) for split in one.splits}
+        for number, (name, encoder) in enumerate(encoders.items()):
+            of_model = {split: by_model[number] for split, by_model in found.items()}
+            context = _context(encoder, one, of_model, texts[name])
+            for suite in one.suites:
+                result = suite.evaluate(context)
+                written[name].append(write_result(outs[name], encoder.digest, name, one, suite, result))
+    return {name: finish(outs[name], encoder, sets, written[name]) for name, encoder in encoders.items()}
 
 
-def require(encoder: Encoder, sets: Sets, suites: Sequence[Suite], name: str) -> None:
+def _part(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """Progress of a part of the work, told as progress of the whole."""
+    return None if progress is None else lambda done, _: progress(before + done, total)
+
+
+def _texts(sets: Sequence[OpenSet]) -> list[str]:
+    return [
+        text
+        for one in sets
+        for suite in one.suites
+        if "text" in suite.needs
+        for text in suite.texts(one.evalset, one.splits.__getitem__)
+    ]
+
+
+def _context(encoder: Encoder, one: OpenSet, found: Mapping[str, Any], text: TextFeatures) -> EvalContext:
+    def features(split: str) -> Features:
+        return found[split][0]
+
+    scores = ClassScores(encoder, lambda split: found[split][1]) if has_head(encoder) else None
+    return EvalContext(one.evalset, one.splits.__getitem__, features, text, scores, encoder)
+
+
+def require(encoder: Encoder, sets: Sequence[OpenSet], name: str) -> None:
     """Raise ConfigError if the model lacks what a suite needs: told before the first image is embedded."""
     classes: tuple[str, ...] = encoder.head.classes if has_head(encoder) else ()  # type: ignore[attr-defined]
-    for suite in suites:
-        if "text" in suite.needs and "text" not in getattr(encoder, "modalities", ("image", "text")):
-            raise ConfigError(
-                f"the suite {suite.label!r} compares pictures with texts, and {name} is an image model; "
-                "evaluate it with knn, linear_probe or, if it has a classifier, supervised"
-            )
-        if "head" in suite.needs and not classes:
-            raise ConfigError(
-                f"the suite {suite.label!r} needs a model with a classifier and names of its classes, and {name} has "
-                "none; name the folder of a supervised training"
-            )
-        for evalset, _ in sets:
-            suite.check_set(evalset, classes)
+    for one in sets:
+        for suite in one.suites:
+            if "text" in suite.needs and "text" not in getattr(encoder, "modalities", ("image", "text")):
+                raise ConfigError(
+                    f"the suite {suite.label!r} compares pictures with texts, and {name} is an image model; "
+                    "evaluate it with knn, linear_probe or, if it has a classifier, supervised"
+                )
+            if "head" in suite.needs and not classes:
+                raise ConfigError(
+                    f"the suite {suite.label!r} needs a model with a classifier and names of its classes, and {name} "
+                    "has none; name the folder of a supervised training"
+                )
+            suite.check_set(one.evalset, classes)
 
 
-def _shifted(progress: Progress | None, done: int, todo: int) -> Progress | None:
-    return None if progress is None else lambda part, _: progress(done + part, todo)
-
-
-def _record(evalset: EvalSet, suite: Suite, result: SuiteResult, path: str) -> dict[str, Any]:
-    """One entry of ``results``: what was asked, what came out, and what it belongs to."""
-    found, classes = result.outcomes, len(evalset.classnames)
-    confusion = confusion_matrix(found.labels, found.prediction, classes)
-    correct = int(found.correct.sum())
-    return {
-        "dataset": evalset.name,
-        "suite": suite.label,
-        "task": suite.task,
-        "options": suite.model_dump(mode="json"),
-        "version": suite.version,
-        "split": suite.split,
-        "dataset_digest": evalset.digest,
-        "text_hash": text_hash(evalset.classnames, suite.templates_for(evalset)),
-        "n": len(found.labels),
-        "classes": classes,
-        "chance": 1 / classes,
-        "main_metric": suite.main_metric,
-        "metrics": result.metrics,
-        "correct": correct,
-        "wilson95": list(wilson(correct, len(found.labels)) or ()),
-        "facts": result.facts,
-        "outcomes": path,
-        "per_class": per_class_table(confusion, evalset.classnames),
-        "confusion": confusion.tolist() if classes <= FULL_CONFUSION else None,
-        "most_confused": most_confused(confusion, MOST_CONFUSED),
-    }
-
-
-def _describe(evalset: EvalSet, splits: dict[str, EvalSplit]) -> dict[str, Any]:
-    """The set as it was: texts in full, so that a number can be traced to its prompts years later."""
-    return {
-        "name": evalset.name,
-        "digest": evalset.digest,
-        "classnames": list(evalset.classnames),
-        "templates": list(evalset.templates),
-        "splits": {name: len(split) for name, split in splits.items()},
-    }
-
-
-def _write_outcomes(path: str, keys: Sequence[str], found: Outcomes) -> None:
-    kind = pa.uint16() if found.classes <= 1 << 16 else pa.uint32()
-    table = pa.table(
-        {
-            "key": pa.array(keys, pa.string()),
-            "label": pa.array(found.labels).cast(kind),
-            "prediction": pa.array(found.prediction).cast(kind),
-            "correct": pa.array(found.correct),
-            "rank": pa.array(found.rank).cast(kind),
-        }
-    )
-    with storage.publishing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-
-
-def _write_clip_benchmark(out: str, digest: str, model: str, dataset: str, suite: Suite, result: SuiteResult) -> None:
-    """CLIP_benchmark's record and file name; ``pretrained`` is the content of the weights, not a path."""
-    record = {
-        "dataset": dataset,
-        "model": model,
-        "pretrained": digest[:16],
-        "task": suite.task,
-        "metrics": result.metrics,
-        "language": "en",
-    }
-    parts = [dataset, digest[:16], model, "en", suite.task, *([] if suite.label == suite.type else [suite.label])]
-    name = "_".join(parts).replace("/", "_")
-    storage.write_json(storage.join(out, "clip_benchmark", f"{name}.json"), record)
-
-
-def _write_datacomp(out: str, suites: Sequence[Suite], records: Sequence[dict[str, Any]]) -> None:
-    """DataComp's lines, of the first zero-shot suite (its protocol is zero-shot); none without one."""
-    suite = next((s for s in suites if s.type == "zero_shot"), None)
-    if suite is None:
-        return
-    lines = []
-    for record in records:
-        if record["suite"] == suite.label:
-            metrics = {**record["metrics"], "main_metric": record["metrics"][record["main_metric"]]}
-            lines.append({"key": record["dataset"], "dataset": record["dataset"], "metrics": metrics})
-    body = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
-    storage.write_bytes(storage.join(out, DATACOMP_RESULTS), body.encode())
+__all__ = ["evaluate", "evaluate_encoders", "evaluate_models", "open_sets", "require"]

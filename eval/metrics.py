@@ -8,8 +8,7 @@ does, so that rank 0 and a right prediction are the same thing. Numbers equal sc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,50 +34,6 @@ def target_rank(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     target = np.take_along_axis(scores, labels[:, None], 1)
     before = np.arange(scores.shape[1]) < labels[:, None]
     return np.count_nonzero(scores > target, 1) + np.count_nonzero((scores == target) & before, 1)
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """What happened to each sample.
-
-    Attributes:
-        labels: ``(n,) int64`` true classes.
-        prediction: ``(n,) int64`` predicted classes.
-        rank: ``(n,) int64`` rank of the true class, 0 = predicted.
-        classes: number of classes that could be predicted.
-    """
-
-    labels: np.ndarray
-    prediction: np.ndarray
-    rank: np.ndarray
-    classes: int
-
-    @property
-    def correct(self) -> np.ndarray:
-        """``(n,) bool``."""
-        return self.rank == 0
-
-    def metrics(self, prefix: str = "") -> dict[str, float | None]:
-        """``acc1``, ``acc5`` (None with fewer than 5 classes) and ``mean_per_class_recall``, fractions 0-1."""
-        return {
-            f"{prefix}acc1": top_k_accuracy(self.rank, 1),
-            f"{prefix}acc5": top_k_accuracy(self.rank, 5) if self.classes >= 5 else None,
-            f"{prefix}mean_per_class_recall": mean_per_class_recall(self.labels, self.prediction),
-        }
-
-
-def outcomes(blocks: Iterable[np.ndarray], labels: np.ndarray) -> Outcomes:
-    """Outcomes from class scores that come in blocks ``(b, classes)``, in row order; no block is kept."""
-    predictions, ranks = [], []
-    start = classes = 0
-    for scores in blocks:
-        rank = target_rank(scores, labels[start : start + len(scores)])
-        ranks.append(rank)
-        predictions.append(scores.argmax(1))
-        start, classes = start + len(scores), scores.shape[1]
-    if start != len(labels) or not start:
-        raise DataError(f"scores of {start} samples for {len(labels)} labels")
-    return Outcomes(labels, np.concatenate(predictions), np.concatenate(ranks), classes)
 
 
 def top_k_accuracy(rank: np.ndarray, k: int) -> float:

@@ -1,23 +1,19 @@
 """Many results -> leaderboards: each arm's mean over seeds, and its paired difference to a control arm.
 
-An *arm* is one way of curating, trained with several seeds; each (arm, seed) has one folder that `evaluate` wrote. Arms
-may be compared only if they were measured alike: the same set, class names, templates and options; anything else is
-refused here, not averaged over.
+`result_rows` reads and checks what is compared here; `compare` has the statistics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from ..errors import DataError
-from ..registry import unknown
-from ..shards import storage
-from .evaluate import FORMAT, RESULTS
+from .compare import compare_arms
+from .result_rows import Row, class_column, class_recall, gather, tidy
 from .statistics import (
     Interval,
     McNemar,
@@ -27,91 +23,7 @@ from .statistics import (
     holm,
     mcnemar,
     mean_over_seeds,
-    paired_difference,
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """One suite on one set for one seed of one arm.
-
-    Attributes:
-        arm, seed: whose model.
-        folder: where its files are.
-        record: its entry of ``results.json``.
-    """
-
-    arm: str
-    seed: int
-    folder: str
-    record: dict[str, Any]
-
-    @property
-    def dataset(self) -> str:
-        """Name of the set."""
-        return self.record["dataset"]
-
-    @property
-    def suite(self) -> str:
-        """Name of the suite."""
-        return self.record["suite"]
-
-    @property
-    def measured(self) -> tuple[Any, ...]:
-        """What must be equal for numbers to be comparable."""
-        return tuple(self.record[k] for k in ("dataset_digest", "text_hash", "options", "version", "split", "n"))
-
-    def metric(self, name: str) -> float | None:
-        """The value of a metric; None where it does not exist for this set.
-
-        Raises:
-            DataError: the suite has no such metric.
-        """
-        if name not in self.record["metrics"]:
-            raise DataError(f"{self.suite} on {self.dataset}: {unknown('metric', name, self.record['metrics'])}")
-        return self.record["metrics"][name]
-
-    def outcomes(self) -> tuple[list[str], np.ndarray]:
-        """Sample keys, and ``(n,) bool``: which were right."""
-        table = pq.read_table(
-            storage.local(storage.join(self.folder, self.record["outcomes"])), columns=["key", "correct"]
-        )
-        return table["key"].to_pylist(), table["correct"].to_numpy()
-
-
-def gather(folders: Mapping[tuple[str, int], str]) -> list[Row]:
-    """Read the results of every (arm, seed) -> folder, in that order.
-
-    Raises:
-        DataError: a folder has no finished results, or two arms were measured differently.
-    """
-    rows = []
-    for (arm, seed), folder in folders.items():
-        path = storage.join(folder, RESULTS)
-        if not storage.exists(path):
-            raise DataError(f"{path} is missing; the evaluation of {arm}, seed {seed}, is not finished")
-        value = storage.read_json(path)
-        if value.get("format") != FORMAT:
-            raise DataError(f"{path} has format {value.get('format')}, not {FORMAT}; evaluate again")
-        rows.extend(Row(arm, seed, folder, record) for record in value["results"])
-    first: dict[tuple[str, str], Row] = {}
-    for row in rows:
-        other = first.setdefault((row.dataset, row.suite), row)
-        if row.measured != other.measured:
-            raise DataError(
-                f"{row.suite} on {row.dataset}: {row.arm}, seed {row.seed}, and {other.arm}, seed {other.seed}, were "
-                "measured differently (set, class names, templates or options); evaluate them alike"
-            )
-    return rows
-
-
-def tidy(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One record per metric: ``arm, seed, dataset, suite, metric, value, n``; strict JSON, ready for a data frame."""
-    found = []
-    for row in rows:
-        about = {"arm": row.arm, "seed": row.seed, "dataset": row.dataset, "suite": row.suite}
-        found.extend(about | {"metric": m, "value": v, "n": row.record["n"]} for m, v in row.record["metrics"].items())
-    return found
 
 
 @dataclass(frozen=True)
@@ -125,7 +37,10 @@ class Comparison:
         p_holm: ``over_seeds.p`` adjusted for all arms of the leaderboard.
         over_classes: 95 % bootstrap interval over classes of the difference averaged over seeds; None for metrics that
             are not a mean over classes or samples.
-        mcnemar: of each common seed, on the same images.
+        mcnemar: of each common seed, on the same images; empty where answers are not right or wrong.
+        over_samples: 95 % interval for other test images of the same models' mean difference; None without stored rows.
+        both: 95 % interval for other seeds and other images together (`compare.ArmDifference`).
+        detectable: smallest difference that this comparison would have found with 80 % power.
     """
 
     control: str
@@ -133,6 +48,9 @@ class Comparison:
     p_holm: float | None
     over_classes: Interval | None
     mcnemar: dict[int, McNemar]
+    over_samples: Interval | None = None
+    both: Interval | None = None
+    detectable: float | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +78,7 @@ class Leaderboard:
 
     Attributes:
         dataset, suite, metric: what was measured.
-        n: samples; `classes`: number of classes; `chance`: accuracy of a uniform guess.
+        n: samples; `classes`: number of classes; `chance`: what a guess reaches, None = not known.
         control: the arm that the others are compared with.
         arms: by mean, best first; equal means in the order of the input.
         without: arms that have no value of the metric.
@@ -171,7 +89,7 @@ class Leaderboard:
     metric: str
     n: int
     classes: int
-    chance: float
+    chance: float | None
     control: str
     arms: list[Arm]
     without: list[str]
@@ -182,8 +100,9 @@ class Leaderboard:
 
 
 def leaderboards(rows: Sequence[Row], control: str | None = None) -> list[Leaderboard]:
-    """A leaderboard of the main metric for every set and suite, in the order of the rows."""
-    return [leaderboard(rows, d, s, control=control) for d, s in dict.fromkeys((r.dataset, r.suite) for r in rows)]
+    """A leaderboard of the main metric for every set and suite that has one, in the order of the rows."""
+    measured = dict.fromkeys((r.dataset, r.suite) for r in rows if r.record["main_metric"] is not None)
+    return [leaderboard(rows, d, s, control=control) for d, s in measured]
 
 
 def leaderboard(
@@ -203,7 +122,9 @@ def leaderboard(
     if not chosen:
         raise DataError(f"there are no results of {suite} on {dataset}")
     record = chosen[0].record
-    metric = metric or str(record["main_metric"])
+    metric = metric or record["main_metric"]
+    if metric is None:
+        raise DataError(f"{suite} on {dataset} has no main metric; name one of: {', '.join(record['metrics'])}")
     by_arm: dict[str, dict[int, Row]] = {}
     without = {}
     for row in chosen:
@@ -216,16 +137,17 @@ def leaderboard(
         raise DataError(f"the control arm {control!r} has no results of {suite} on {dataset}")
     against = by_arm.get(control, {})
 
-    compared = {a: _compare(seeds, against, metric) for a, seeds in by_arm.items() if a != control}
+    compared = {a: _compare(a, seeds, control, against, metric) for a, seeds in by_arm.items() if a != control}
     found = {a: c for a, c in compared.items() if c is not None}
-    adjusted = dict(zip(found, holm([c[0].p for c in found.values()]), strict=True))
+    adjusted = holm([c.over_seeds.p for c in found.values()])
+    found = {a: replace(c, p_holm=p) for (a, c), p in zip(found.items(), adjusted, strict=True)}
     arms = [
         Arm(
             name,
             _values(seeds, metric),
             mean_over_seeds(list(_values(seeds, metric).values())),
-            {s: _pair(r.record["wilson95"]) for s, r in seeds.items()} if metric.endswith("acc1") else None,
-            Comparison(control, found[name][0], adjusted[name], *found[name][1:]) if name in found else None,
+            _wilson(seeds) if metric.endswith("acc1") else None,
+            found.get(name),
         )
         for name, seeds in by_arm.items()
     ]
@@ -235,8 +157,9 @@ def leaderboard(
     )
 
 
-def _pair(value: Sequence[float]) -> Interval:
-    return (value[0], value[1])
+def _wilson(seeds: Mapping[int, Row]) -> dict[int, Interval] | None:
+    found = {s: (r.record["wilson95"][0], r.record["wilson95"][1]) for s, r in seeds.items() if r.record["wilson95"]}
+    return found or None
 
 
 def _values(seeds: Mapping[int, Row], metric: str) -> dict[int, float]:
@@ -244,32 +167,45 @@ def _values(seeds: Mapping[int, Row], metric: str) -> dict[int, float]:
 
 
 def _compare(
-    arm: Mapping[int, Row], control: Mapping[int, Row], metric: str
-) -> tuple[Paired, Interval | None, dict[int, McNemar]] | None:
-    over_seeds = paired_difference(_values(arm, metric), _values(control, metric))
-    if over_seeds is None:
+    arm: str, seeds: Mapping[int, Row], control: str, others: Mapping[int, Row], metric: str
+) -> Comparison | None:
+    common = sorted(seeds.keys() & others.keys())
+    rows = ({s: found for s in common if (found := side[s].contributions(metric))} for side in (seeds, others))
+    found = compare_arms((_values(seeds, metric), _values(others, metric)), tuple(rows), (arm, control))  # type: ignore[arg-type]
+    if found is None:
         return None
-    common = list(over_seeds.values)
-    return over_seeds, _over_classes(arm, control, common, metric), {s: _mcnemar(arm[s], control[s]) for s in common}
+    tests = {s: one.mcnemar for s, one in found.by_seed.items() if one.mcnemar}
+    return Comparison(
+        control,
+        found.over_seeds,
+        None,
+        _over_classes(seeds, others, common, metric),
+        tests or {s: test for s in common if (test := _mcnemar(seeds[s], others[s]))},
+        found.over_samples,
+        found.both,
+        found.detectable,
+    )
 
 
 def _over_classes(
     arm: Mapping[int, Row], control: Mapping[int, Row], seeds: Sequence[int], metric: str
 ) -> Interval | None:
     """Bootstrap over classes of the mean difference over `seeds` in accuracy or in mean per-class recall."""
-    if not metric.endswith(("acc1", "mean_per_class_recall")):
+    rows = [side[s] for side in (arm, control) for s in seeds]
+    if not metric.endswith(("acc1", "mean_per_class_recall")) or not all(r.record.get("per_class") for r in rows):
         return None
-    size = _column(arm[seeds[0]], "n")
-    right = sum((_column(arm[s], "correct") - _column(control[s], "correct") for s in seeds), np.zeros(len(size)))
+    size = class_column(arm[seeds[0]], "n")
+    right = sum(
+        (class_column(arm[s], "correct") - class_column(control[s], "correct") for s in seeds), np.zeros(len(size))
+    )
     difference = right / len(seeds) / np.maximum(size, 1)
     return bootstrap_classes(difference, size if metric.endswith("acc1") else (size > 0).astype(np.float64))
 
 
-def _column(row: Row, name: str) -> np.ndarray:
-    return np.array([entry[name] for entry in row.record["per_class"]], np.float64)
-
-
-def _mcnemar(first: Row, second: Row) -> McNemar:
+def _mcnemar(first: Row, second: Row) -> McNemar | None:
+    """Of the first guesses of two classifiers; None for what has no per-class table."""
+    if not first.record.get("per_class"):
+        return None
     keys, right = first.outcomes()
     other_keys, other_right = second.outcomes()
     if keys != other_keys:
@@ -277,15 +213,6 @@ def _mcnemar(first: Row, second: Row) -> McNemar:
     return mcnemar(right, other_right)
 
 
-def class_recall(rows: Sequence[Row], dataset: str, suite: str) -> dict[str, list[float | None]]:
-    """Recall of every class, mean over seeds, per arm; None for classes without samples. For per-class tables."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        if (row.dataset, row.suite) == (dataset, suite):
-            found.setdefault(row.arm, []).append(row)
-    table: dict[str, list[float | None]] = {}
-    for arm, seeds in found.items():
-        size = _column(seeds[0], "n")
-        right = np.mean([_column(row, "correct") for row in seeds], axis=0)
-        table[arm] = [float(r / n) if n else None for r, n in zip(right, size, strict=True)]
-    return table
+__all__ = [
+    "Arm", "Comparison", "Leaderboard", "Row", "class_recall", "gather", "leaderboard", "leaderboards", "tidy",
+]  # fmt: skip

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy import special
@@ -183,6 +184,57 @@ def minimum_detectable_effect(
     return standard_error * sum(_t_quantile(q, df) for q in needed)
 
 
+def detectable_difference(n: int, discordant: float, level: float = LEVEL, power: float = POWER) -> float | None:
+    """Smallest difference in accuracy of two models that `n` shared images find with probability `power`.
+
+    Args:
+        discordant: share of images that only one of the two gets right; at most so large can the difference be. Of two
+            models on *different* images of equal accuracy p it is 2 p (1 - p): shared images need fewer.
+
+    Returns:
+        None with no image or no discordant one.
+    """
+    if not n or not discordant:
+        return None
+    return minimum_detectable_effect(math.sqrt(discordant / n), level=level, power=power)
+
+
+def seeds_needed(sd: float, effect: float, level: float = LEVEL, power: float = POWER, most: int = 1000) -> int | None:
+    """Fewest paired seeds that find a true `effect`, `sd` being the differences' spread; None beyond `most`."""
+    for n in range(2, most + 1):
+        if minimum_detectable_effect(sd / math.sqrt(n), n - 1, level, power) <= abs(effect):
+            return n
+    return None
+
+
+Verdict = Literal["above", "below", "like"]
+
+
+@dataclass(frozen=True)
+class ChanceTest:
+    """Whether an accuracy can be told from guessing.
+
+    Attributes:
+        p: two-sided exact binomial.
+        verdict: ``like`` chance unless p is below the level.
+    """
+
+    p: float
+    verdict: Verdict
+
+
+def against_chance(correct: int, n: int, chance: float, level: float = LEVEL) -> ChanceTest:
+    """Exact binomial test of `correct` out of `n` against the share that a guess gets right."""
+    if not n:
+        return ChanceTest(1.0, "like")
+    below = float(special.bdtr(correct, n, chance))
+    above = float(special.bdtrc(correct - 1, n, chance)) if correct else 1.0
+    p = min(1.0, 2 * min(below, above))
+    if p >= 1 - level:
+        return ChanceTest(p, "like")
+    return ChanceTest(p, "above" if above < below else "below")
+
+
 def bootstrap_classes(
     differences: np.ndarray, weights: np.ndarray, seed: int = 0, draws: int = DRAWS, level: float = LEVEL
 ) -> Interval | None:
@@ -227,3 +279,15 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         worst = max(worst, min(1.0, (len(order) - place) * p))
         adjusted[i] = worst
     return adjusted
+
+
+def family_sentence(tests: int, level: float = LEVEL) -> str:
+    """What so many comparisons mean, for the page."""
+    if tests < 2:
+        return "One comparison was made; its p-value stands as it is."
+    chance = 1 - level
+    return (
+        f"{tests} comparisons were made. If nothing differed, about {tests * chance:.1f} of them would still have "
+        f"p < {chance:.2g}; p-values are adjusted by Holm's method, which keeps the chance of any false claim "
+        f"among them below {100 * chance:.3g} %. Intervals are not adjusted."
+    )

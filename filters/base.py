@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from ..errors import DataError
 from ..registry import Options, Registry
+from ..shards.evalsets.source import EvalSource
 from ..shards.image_pass import ImageReader
 
 if TYPE_CHECKING:
@@ -162,8 +163,8 @@ class Reads(Options):
         """Model architectures that it builds; their identity is part of the fingerprint."""
         return []
 
-    def evalsets(self) -> list[str]:
-        """Evaluation sets that it reads: built-in names or folders."""
+    def evalsets(self) -> list[EvalSource]:
+        """Evaluation sets that it reads."""
         return []
 
     def files(self) -> list[str]:
@@ -217,8 +218,8 @@ class Context(Protocol):
         """How a worker loads an encoder of the config (for prompts, through `call`)."""
         ...
 
-    def evalset(self, name: str) -> str:
-        """Folder of an evaluation set in CLIP_benchmark's layout, one of `Reads.evalsets`."""
+    def evalset(self, source: EvalSource) -> EvalSource:
+        """Where one of `Reads.evalsets` lies: a built-in one in the folder that it was written to."""
         ...
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:

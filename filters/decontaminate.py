@@ -23,8 +23,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ..errors import DataError
+from ..shards.evalsets.source import EvalSource, EvalSourceOption
 from .base import FILTERS, Context, Decision, Emitted, Filter, Part, Routed
-from .eval_images import EvalFile, Looks, embeddings_of, known, look, tars_of
+from .eval_images import EvalFile, Looks, blocks_of, embeddings_of, known, look
 from .exact_dedup import digests
 from .hamming import bucket_of
 from .kmeans import unit
@@ -66,7 +67,9 @@ class Decontaminate(Filter):
     """Drop near-duplicates of evaluation images."""
 
     type: Literal["decontaminate"] = "decontaminate"
-    sets: list[str] = Field(min_length=1, description="Evaluation sets: built-in names, or folders of one set each.")
+    sets: list[EvalSourceOption] = Field(
+        min_length=1, description="Evaluation sets: built-in names, folders, or what `eval.data` takes."
+    )
     splits: list[str] | None = Field(None, description="Splits to look at; without it, all but those named train*.")
     file: bool = Field(True, description="Compare the bytes of the files (the row table's sha256).")
     pixels: str | None = Field(None, description="Compare pixels: the name of a `checksum` score.")
@@ -82,8 +85,8 @@ class Decontaminate(Filter):
     def _some_means(self) -> Decontaminate:
         if not (self.file or self.pixels or self.hash or self.encoder):
             raise ValueError("decontaminate: give at least one of file, pixels, hash and encoder to compare by")
-        if len(set(self.sets)) < len(self.sets):
-            raise ValueError(f"decontaminate: {self.sets} names a set twice")
+        if any(one in self.sets[:i] for i, one in enumerate(self.sets)):
+            raise ValueError(f"decontaminate: {[one.path for one in self.sets]} names a set twice")
         return self
 
     def columns(self) -> list[str]:
@@ -93,22 +96,22 @@ class Decontaminate(Filter):
     def encoders(self) -> list[str]:
         return [self.encoder] if self.encoder is not None else []
 
-    def evalsets(self) -> list[str]:
+    def evalsets(self) -> list[EvalSource]:
         return list(self.sets)
 
     def fit_in(self, context: Context) -> Leaks:
         load = context.encoder(self.encoder) if self.encoder is not None else None
         looks = Looks(self.pixels is not None, self.method if self.hash is not None else None, self.invariant, load)
         calls, owners = {}, {}
-        for number, name in enumerate(self.sets):
-            for split, tars in context.call(tars_of, context.evalset(name), self.splits):
-                for index, tar in enumerate(tars):
-                    part = f"evalset{number:03d}-{split}-{index:05d}"
-                    calls[part], owners[part] = (part, tar, looks), (name, split)
+        for number, source in enumerate(self.sets):
+            blocks = context.call(blocks_of, context.evalset(source), self.splits)
+            for index, block in enumerate(blocks):
+                part = f"evalset{number:03d}-{index:05d}"
+                calls[part], owners[part] = (part, block, looks), (block.set, block.split)
         done = context.map(look, calls)
         files = tuple(EvalFile(set=owners[part][0], split=owners[part][1], **facts) for part, facts in done.items())
         if not sum(f.images for f in files):
-            raise DataError(f"decontaminate: the evaluation sets {', '.join(self.sets)} hold no image")
+            raise DataError(f"decontaminate: the evaluation sets {', '.join(s.path for s in self.sets)} hold no image")
         pool = context.pool
         buckets = min(MAX_BUCKETS, 1 + sum(pool.map(_length)) // ROWS_PER_BUCKET)
         routed = pool.shuffle(_emit, _reduce, buckets, self, files, buckets)

@@ -1,7 +1,7 @@
 """Images of evaluation sets, looked at once: checksums, perceptual hashes, embeddings, in files beside each other.
 
-One part per tar, so looking at ImageNet survives a kill. What is measured is what the scores measure of the pool's
-pictures, by the same functions. Labels are not needed: sets of any type do. An image that cannot be decoded has a file
+One part per `BLOCK` pictures, so looking at ImageNet survives a kill. What is measured is what the scores measure of
+the pool's pictures, by the same functions. Sets of any kind and layout do. An image that cannot be decoded has a file
 checksum and nothing else.
 """
 
@@ -17,10 +17,8 @@ import numpy as np
 
 from ..errors import DataError
 from ..shards import storage
-from ..shards.evalset import EvalSet
+from ..shards.evalsets.source import EvalSource
 from ..shards.images.image import ImageError, decode_rgb
-from ..shards.shard import IMAGE_EXTENSIONS
-from ..shards.tar import TarReader
 from .base import LoadEncoder
 from .exact_dedup import digests
 from .hamming import HashIndex
@@ -30,6 +28,7 @@ from .scorers.perceptual_hash import Invariant, Method, perceptual_hash
 
 TRAIN = "train"  # splits whose name starts so hold no test images
 IMAGES_AT_ONCE = 64
+BLOCK = 10_000  # pictures of a part
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,13 @@ class Looks:
 
 @dataclass(frozen=True)
 class EvalFile:
-    """What was measured of one tar.
+    """What was measured of one block of pictures.
 
     Attributes:
         path: ``.npz`` with ``seen (m,) bool`` (decodable), ``file_sum (m, 2) uint64`` and, if asked for, ``pixels_sum
             (m, 2) uint64``, ``hash (m,) uint64``, ``embedding (m, d) float32``: of those `seen`, else meaningless.
         digest: of those arrays.
-        set, split: where the tar belongs, by the set's name in the config.
+        set, split: where they belong.
         images: m.
         undecodable: of them.
     """
@@ -63,43 +62,55 @@ class EvalFile:
     undecodable: int
 
 
-def tars_of(folder: str, splits: Sequence[str] | None) -> list[tuple[str, list[str]]]:
-    """Splits of an evaluation set and their tars.
+@dataclass(frozen=True)
+class Block:
+    """Pictures `start` to `stop` of a split of a set of a source."""
+
+    source: EvalSource
+    set: str
+    split: str
+    start: int
+    stop: int
+
+
+def blocks_of(source: EvalSource, splits: Sequence[str] | None) -> list[Block]:
+    """The pictures of all sets of a source.
 
     Args:
-        splits: wanted ones, of which the set may lack some; None = all that are not for training.
+        splits: wanted ones, of which a set may lack some; None = all that are not for training.
 
     Raises:
-        DataError: it has none of them.
+        DataError: a set has none of them.
     """
-    there = EvalSet.open(folder).split_names()
-    wanted = [s for s in there if (not s.startswith(TRAIN) if splits is None else s in splits)]
-    if not wanted:
-        asked = "that is not for training" if splits is None else f"among {', '.join(splits)}"
-        raise DataError(f"the evaluation set {folder} has no split {asked}; it has {', '.join(there) or 'none'}")
     found = []
-    for split in wanted:
-        text = storage.read_bytes(storage.join(folder, split, "nshards.txt")).decode().strip()
-        if not text.isdigit():
-            raise DataError(f"{storage.join(folder, split, 'nshards.txt')} must hold one integer, not {text[:20]!r}")
-        found.append((split, [storage.join(folder, split, f"{number}.tar") for number in range(int(text))]))
+    for evalset in source.open():
+        there = evalset.split_names()
+        wanted = [s for s in there if (not s.startswith(TRAIN) if splits is None else s in splits)]
+        if not wanted:
+            asked = "that is not for training" if splits is None else f"among {', '.join(splits)}"
+            names = ", ".join(there) or "none"
+            raise DataError(f"the evaluation set {evalset.folder} has no split {asked}; it has {names}")
+        for split in wanted:
+            n = len(evalset.split(split))
+            ends = [*range(BLOCK, n, BLOCK), n]
+            starts = range(0, max(n, 1), BLOCK)
+            found += [Block(source, evalset.name, split, *ends) for ends in zip(starts, ends, strict=True)]
     return found
 
 
-def look(task: Any, name: str, tar: str, looks: Looks) -> dict[str, Any]:
-    """Measure the images of one tar (`base.Context.map`); the result goes to ``<name>.npz``."""
+def look(task: Any, name: str, block: Block, looks: Looks) -> dict[str, Any]:
+    """Measure one block of pictures (`base.Context.map`); the result goes to ``<name>.npz``."""
     encoder = looks.encoder.load() if looks.encoder is not None else None
-    reader = TarReader(tar).require_whole()
-    images, view = reader.spans(*IMAGE_EXTENSIONS), reader.view()
-    spans = [images[key] for key in reader.keys if key in images]  # a sample without an image has none
+    evalset = next(one for one in block.source.open() if one.name == block.set)
+    split, spans = evalset.split(block.split), range(block.start, block.stop)
     seen = np.zeros(len(spans), bool)
     files, pixels = [], [""] * len(spans)
     hashes = np.zeros(len(spans), np.uint64)
     embedding: np.ndarray | None = None
     for start in range(0, len(spans), IMAGES_AT_ONCE):
         pictures, at = [], []
-        for place, (offset, size) in enumerate(spans[start : start + IMAGES_AT_ONCE], start):
-            body = view[offset : offset + size].tobytes()
+        for place, index in enumerate(spans[start : start + IMAGES_AT_ONCE], start):
+            body = split.image(index)
             files.append(hashlib.sha256(body).hexdigest())
             try:
                 rgb = decode_rgb(body)

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from ..errors import DataError
 from ..registry import unknown
+from ..shards.evalsets.source import EvalSource
 from ..shards.uid import RECORD, argsort, column_records
 from .base import Decision, Emitted, Filter, LoadEncoder, Part, Scorer
 from .shuffle import align, gather, split
@@ -229,8 +230,8 @@ class MemoryContext:
             raise DataError(unknown("encoder", name, self.encoders))
         return self.encoders[name]
 
-    def evalset(self, name: str) -> str:
-        return self.evalsets.get(name, name)
+    def evalset(self, source: EvalSource) -> EvalSource:
+        return source.at(self.evalsets.get(source.path, source.path))
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         return function(*arguments)

@@ -169,6 +169,56 @@ def report(
 
 
 @app.command()
+def evaluate(
+    models: Annotated[
+        list[str], typer.Argument(help="Model folders, or names of models (then --pretrained).", metavar="MODEL...")
+    ],
+    data: Annotated[
+        list[str],
+        typer.Option("--data", metavar="SET", help="Built-in set (digits), folder, or a mapping as in eval.data."),
+    ],
+    suite: Annotated[
+        list[str] | None,
+        typer.Option("--suite", metavar="SUITE", help="zero_shot (default), retrieval, ... or a mapping; repeatable."),
+    ] = None,
+    to: Annotated[str, typer.Option("--out", metavar="FOLDER", help="Where results go.")] = "evaluation",
+    pretrained: Annotated[str, typer.Option("--pretrained", metavar="FILE", help="Checkpoint of a named model.")] = "",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda...")] = "auto",
+) -> None:
+    """Evaluate models that exist, without a config.
+
+    Pictures are read once for all models. After a kill, the same command goes on.
+    """
+    with _loading():
+        from .commands.evaluate import evaluate_named
+
+    evaluate_named(models, data, suite or ["zero_shot"], to, out, err, pretrained, device)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Run folders (runs/NAME) or config files.", metavar="RUN...")],
+    to: Annotated[str, typer.Option("--out", metavar="FOLDER", help="Where the page goes.")] = "compare",
+    control: Annotated[
+        str, typer.Option("--control", metavar="ARM", help="What the others are compared with; default: the first.")
+    ] = "",
+    encoders: Annotated[bool, typer.Option("--encoders", help="Filter networks and loaded models, too.")] = False,
+    shift: Annotated[
+        list[str] | None,
+        typer.Option("--shift", metavar="SET=SHIFTED,...", help="For effective robustness; default: ImageNet's."),
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Compare finished runs on one page.
+
+    Leaderboard with intervals and ranks, paired tests, classes, groups, mistakes; and all results as one parquet file.
+    """
+    from .commands.compare import compare_runs
+
+    compare_runs(runs, to, out, control, encoders, shift or [], open_browser)
+
+
+@app.command()
 def reshard(
     subset: Annotated[str, typer.Argument(help="Subset file: .npy of uids, or DataComp's raw form.", metavar="SUBSET")],
     pool: Annotated[

@@ -17,6 +17,7 @@ from ..filters.registered import FILTERS, SCORERS
 from ..pretrain.datacomp_scales import RECIPES
 from ..pretrain.recipe import Recipe
 from ..registry import Options, unknown
+from ..shards.evalsets.source import EvalSourceOption
 from ..shards.sources import SOURCES
 from ..shards.sources.base import IngestOptions, Source
 from .config_file import ConfigFile
@@ -191,16 +192,27 @@ class EvalConfig(Options):
     encoders: Literal["trained", "all"] | list[str] = Field(
         "trained", description="Encoders to measure, too; by default those that are trained in this run."
     )
-    data: list[str] = Field(description="Evaluation sets: `digits` (built in) or folders in CLIP_benchmark's layout.")
+    data: list[EvalSourceOption] = Field(
+        min_length=1,
+        description="Evaluation sets: names of built-in ones (`digits`), folders in CLIP_benchmark's layout or of such "
+        "folders, image folders, parquet files; or mappings with `path` and more.",
+    )
+    models_per_pass: int = Field(
+        4, ge=1, description="Models of one subset that share a pass over the pictures; no result depends on it."
+    )
     decontaminate: bool = Field(
         True, description="Drop samples that are in these evaluation sets, from every subset that does not say how."
     )
     control: str | None = Field(None, description="Subset that the others are compared with; default: the first.")
+    shifts: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="Set -> its shifted versions, for effective robustness; default: DataComp's of ImageNet.",
+    )
 
     @field_validator("data", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+        return [value] if isinstance(value, (str, dict)) else value
 
 
 class ReportConfig(Options):

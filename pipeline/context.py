@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from ..filters.base import Reads
 from ..shards import storage
+from ..shards.evalsets.source import EvalSource
 from .columns import ColumnStore, column_store, require_columns
 from .filter_pool import StagePool, Survivors
 from .stage import Work
@@ -93,9 +94,9 @@ class StageContext:
         at = self._encoders[name]
         return EncoderAt(storage.join(trained.data, "model"), None, at.device, at.precision)
 
-    def evalset(self, name: str) -> str:
-        built = self._work.inputs.get(f"evalset/{name}")
-        return storage.join(built.data, built.summary["folder"]) if built else name
+    def evalset(self, source: EvalSource) -> EvalSource:
+        built = self._work.inputs.get(f"evalset/{source.path}")
+        return source.at(storage.join(built.data, built.summary["folder"])) if built else source
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         return self._work.gather(function, [arguments])[0]

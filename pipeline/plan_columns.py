@@ -17,6 +17,7 @@ from ..pretrain.models.architecture import modalities_of, model_identity
 from ..pretrain.recipe import Recipe, SigLipRecipe
 from ..registry import nearest, unknown
 from ..shards import storage
+from ..shards.evalsets.builtin import BUILTIN
 from ..shards.row_table import OUTCOME
 from .columns import MODALITIES, SUBSET
 from .config import Config, EncoderConfig
@@ -24,7 +25,7 @@ from .context import EncoderAt
 from .plan_training import check_start, check_training, files_of
 from .stage import Stage, digest
 from .stages.embedding import EmbedStage, ImportStage
-from .stages.evaluation import EvalSetStage
+from .stages.evaluation import EvalSetStage, source_identity
 from .stages.pool import PoolStage
 from .stages.scoring import ScoreStage
 from .stages.training import EncoderStage, Training
@@ -275,10 +276,12 @@ class ColumnPlanner:
             inputs |= {f"encoder/{encoder}": stage for stage in training.values()}
             files += [model_identity(encoders[encoder].model), weights]
         for evalset in option.evalsets():
-            if "/" not in evalset and not storage.exists(evalset):
-                inputs[f"evalset/{evalset}"] = self.add(EvalSetStage(f"evalset/{evalset}", builtin=evalset))
+            if evalset.path in BUILTIN:
+                inputs[f"evalset/{evalset.path}"] = self.add(
+                    EvalSetStage(f"evalset/{evalset.path}", builtin=evalset.path)
+                )
             else:
-                files += self.identities([evalset], where)
+                files += [source_identity(evalset, where)]
         return inputs, encoders, digest(files) if files else ""
 
     def score(self, name: str, pool: PoolStage, prefix: str = "", asked_by: str = "") -> ScoreStage:

@@ -39,7 +39,9 @@ def plan_sweep(planner: Planner) -> dict[str, Stage]:
         )
         roles |= {f"{SWEEP}-subset/{name}": subset, f"{SWEEP}-pretrain/{name}": trained}
         if planner.config.eval:
-            roles[f"{SWEEP}-eval/{name}"] = planner.evaluation(f"{SWEEP}/{name}/eval", {"pretrain": trained})
+            roles[f"{SWEEP}-eval/{name}"] = planner.evaluations.of_training(
+                point.subset, trained, f"{SWEEP}/{name}/eval"
+            )
     return roles
 
 

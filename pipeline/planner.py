@@ -13,17 +13,14 @@ from typing import Any, TypeVar
 from ..errors import ConfigError
 from ..filters.base import Filter
 from ..filters.budget import ForTraining
-from ..filters.decontaminate import Decontaminate
-from ..filters.scorers.checksum import Checksum
-from ..filters.scorers.perceptual_hash import PerceptualHash
 from ..shards import storage
 from ..shards.sources.base import IngestOptions, Source
 from .config import Config
 from .plan_columns import ROW_TABLE, ColumnPlanner, share_image_passes
+from .plan_eval import EvalPlanner
 from .plan_sweep import plan_sweep
-from .plan_training import Offers, check_suites
 from .stage import Stage
-from .stages.evaluation import BUILTIN, EvalSetStage, EvalStage
+from .stages.evaluation import EvalStage
 from .stages.filtering import FilterStage, SubsetStage
 from .stages.pool import IngestStage, PoolStage, PrepareStage
 from .stages.release import ReleaseStage
@@ -45,6 +42,7 @@ class Planner:
         self.budget = config.pretrain.samples_seen if config.pretrain else None
         self.at_other_budgets: dict[tuple[int | None, str], tuple[SubsetStage, list[FilterStage]]] = {}
         self.columns = ColumnPlanner(config, self.add, self.ingest, self.subset)
+        self.evaluations = EvalPlanner(self)
         self.options = IngestOptions.model_validate(config.pool.model_dump(include=set(IngestOptions.model_fields)))
 
     def add(self, stage: S) -> S:
@@ -73,8 +71,10 @@ class Planner:
             self.subset(name)
         released = [self.release(name) for name in c.release.subsets] if c.release else []
         trained = {name: self.pretrain(name) for name in c.trained_subsets()}
-        evaluated = {name: self.evaluate(name, stage) for name, stage in trained.items()} if c.eval else {}
-        networks = {name: self.evaluate_encoder(name) for name in c.measured_encoders()}
+        evaluated = (
+            {name: self.evaluations.of_training(name, stage) for name, stage in trained.items()} if c.eval else {}
+        )
+        networks = {name: self.evaluations.of_encoder(name) for name in c.measured_encoders()}
         swept = plan_sweep(self)
         share_image_passes(self.stages.values())
         self.add(self.report(trained, evaluated, networks, released, swept))
@@ -117,7 +117,7 @@ class Planner:
             raise ConfigError(f"subsets: {name!r} is made from itself")
         self.building.append(marker)
         options = {filter_label(i, option): option for i, option in enumerate(self.config.subsets[name])}
-        if cleaned := self.decontamination(name):
+        if cleaned := self.evaluations.decontamination(name):
             options = {"0-decontaminate": cleaned, **options}
         chain: list[FilterStage] = []
         for label, option in options.items():
@@ -149,26 +149,6 @@ class Planner:
         """What names of subsets made for another budget end with."""
         main = self.config.pretrain is None or self.budget == self.config.pretrain.samples_seen
         return "" if main else f"/seen-{self.budget}"
-
-    def decontamination(self, subset: str) -> Decontaminate | None:
-        """What comes before a subset's own filters when evaluation sets are named: nobody is tested on what they saw.
-
-        It is the same stage for all subsets. It compares files, and what the config has scores for: pixels, hashes.
-        """
-        option, own = self.config.eval, self.config.subsets[subset]
-        if option is None or not option.decontaminate or any(isinstance(f, Decontaminate) for f in own):
-            return None
-        scores = self.config.scores.items()
-        pixels = next((name for name, score in scores if isinstance(score, Checksum)), None)
-        found = next(((name, score) for name, score in scores if isinstance(score, PerceptualHash)), None)
-        hashes = {"hash": found[0], "method": found[1].method, "invariant": found[1].invariant} if found else {}
-        sets = [one for data in option.data for one in self.evalsets_of(data)]
-        return Decontaminate.model_validate({"sets": sets, "pixels": pixels, **hashes})
-
-    @staticmethod
-    def evalsets_of(data: str) -> list[str]:
-        """The evaluation sets of an entry of `eval.data`: a built-in name, or folders."""
-        return [data] if data in BUILTIN or ("/" not in data and not storage.exists(data)) else evalset_folders(data)
 
     def filter(self, subset: str, label: str, option: Filter, previous: FilterStage | None) -> FilterStage:
         where = f"subsets.{subset}.{label}"
@@ -228,57 +208,6 @@ class Planner:
             )
         )
 
-    def evaluate(self, subset: str, trained: PretrainStage) -> EvalStage:
-        """How good the models of a training are."""
-        recipe = trained.training.recipe
-        self.suits(Offers.of_training(f"the models of the recipe {recipe.type!r}", recipe))
-        return self.evaluation(f"eval/{subset}", {"pretrain": trained})
-
-    def evaluate_encoder(self, name: str) -> EvalStage:
-        """How good a filter network is itself, which is not how good a filter it is."""
-        at, training, weights = self.columns.encoder_at(name)
-        what, train = f"the encoder {name!r}", self.config.encoders[name].train
-        self.suits(
-            Offers.of_training(what, train.recipe, True) if train else Offers.of_weights(what, at.model, at.pretrained)
-        )
-        model = None if training else (at.model, at.pretrained)
-        return self.evaluation(f"eval-encoder/{name}", dict(training), model, weights)
-
-    def suits(self, model: Offers) -> None:
-        """Refuse suites that a model cannot be evaluated by."""
-        assert self.config.eval is not None
-        check_suites(self.config.eval.suites, model)
-
-    def evaluation(
-        self,
-        name: str,
-        inputs: dict[str, Stage],
-        model: tuple[str, str | None] | None = None,
-        weights: str = "",
-    ) -> EvalStage:
-        """All suites on all sets for the models of a training, or for a model that is loaded."""
-        option = self.config.eval
-        assert option is not None
-        folders, identities = [], []
-        for data in option.data:
-            if "/" not in data and not storage.exists(data):
-                inputs[f"evalset/{data}"] = self.add(EvalSetStage(f"evalset/{data}", builtin=data))
-                continue
-            for folder in evalset_folders(data):
-                folders.append(folder)
-                identities.append(storage.identity(folder))
-        return self.add(
-            EvalStage(
-                name,
-                inputs,
-                suites=tuple(option.suites),
-                folders=tuple(folders),
-                folder_identities=tuple(identities),
-                model=model,
-                weights=weights,
-            )
-        )
-
     def release(self, subset: str) -> ReleaseStage:
         option = self.config.release
         assert option is not None
@@ -326,22 +255,3 @@ class Planner:
 def filter_label(index: int, option: Any) -> str:
     """Name of a filter inside its subset: its place, from 1, and its type."""
     return f"{index + 1}-{option.type}"
-
-
-def evalset_folders(path: str) -> list[str]:
-    """The evaluation sets that a config entry names: the folder itself, or the ``wds_*`` folders in it.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if not storage.exists(path):
-        raise ConfigError(
-            f"eval.data: {path!r} is neither a folder nor a built-in evaluation set ({', '.join(BUILTIN)})"
-        )
-    names = storage.list_names(path)
-    inner = [storage.join(path, n) for n in names if n.startswith("wds_")]
-    if inner:
-        return inner
-    if "test" in names:
-        return [path]
-    raise ConfigError(f"eval.data: {path!r} holds no evaluation set (wds_*/ folders, or one with test/ in it)")

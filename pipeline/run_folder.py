@@ -2,7 +2,7 @@
 
 ``<workdir>/artifacts`` holds every stage's output by fingerprint, shared by all runs; ``<workdir>/<name>`` is one run's
 view of it: ``config.yaml``, ``status.json``, ``plan.json``, ``shards/``, ``subsets/<name>.npy``, ``release/<subset>``,
-``models/<subset>/seed0``... and ``report/index.html``.
+``models/<subset>/seed0``..., ``evaluation/subsets/<subset>/seed0/results.json``... and ``report/index.html``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from ..shards import storage
 from .artifact import Artifact
 from .config import Config
 from .plan import Plan
+from .run_results import ENCODERS, EVALUATION, SUBSETS
 from .stage import Stage
 from .stages.filtering import SubsetStage
 from .stages.pool import shards_of
 from .stages.release import ReleaseStage
 from .stages.report import ReportStage
 from .stages.training import PretrainStage
+
+RESULTS_OF = {"eval": SUBSETS, "network": ENCODERS}
+"""Role of a stage in the report -> folder of its results in a run's ``evaluation/``."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,16 @@ class RunFolder:
             elif isinstance(stage, PretrainStage):
                 self._link(artifact.data, storage.join(self.path, "models", stage.name.removeprefix("pretrain/")))
             elif isinstance(stage, ReportStage):
-                for name in storage.list_names(artifact.data):
+                for name in files_below(artifact.data):
                     self._copy(storage.join(artifact.data, name), storage.join(self.path, "report", name))
+                self._link_results(stage)
+
+    def _link_results(self, report: ReportStage) -> None:
+        """``evaluation/``: results by subset and encoder; equal subsets are one stage under two names."""
+        for role, stage in report.inputs.items():
+            kind, _, name = role.partition("/")
+            if kind in RESULTS_OF and (artifact := self.artifact(stage)).is_done():
+                self._link(artifact.data, storage.join(self.path, EVALUATION, RESULTS_OF[kind], name))
 
     def _link_shards(self, pool: Artifact) -> None:
         """``shards/``: the pool as img2dataset and DataComp lay it out; one folder per source if there are several."""
@@ -120,3 +132,9 @@ class RunFolder:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(relative)
         os.replace(temporary, path)
+
+
+def files_below(folder: str) -> list[str]:
+    """Relative paths of all files in a local folder tree, sorted."""
+    root = Path(folder)
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())

@@ -69,6 +69,7 @@ class Report:
         filter_facts: how each filter came to its decisions.
         quotas: what filters kept of each group.
         leakage: evaluation images found in the pool.
+        evaluation: relative path of the page with all results in detail.
     """
 
     header: Header
@@ -96,6 +97,7 @@ class Report:
     stages: Stages | None = None
     provenance: Provenance | None = None
     meanings: Mapping[str, str] = field(default_factory=dict)
+    evaluation: str = ""
 
 
 __all__ = [

@@ -7,10 +7,40 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter
 
-from . import knn, linear_probe, supervised, zero_shot
+from . import (
+    association,
+    compositional,
+    fairness,
+    fast,
+    fewshot,
+    knn,
+    linear_probe,
+    multi_label,
+    multilingual,
+    retrieval,
+    ridge_probe,
+    supervised,
+    vtab,
+    zero_shot,
+)
 from .base import SUITES, EvalContext, Suite, SuiteResult
 
-MODULES = (zero_shot, linear_probe, knn, supervised)
+MODULES = (
+    zero_shot,
+    multilingual,
+    linear_probe,
+    ridge_probe,
+    fewshot,
+    knn,
+    vtab,
+    supervised,
+    retrieval,
+    compositional,
+    association,
+    multi_label,
+    fairness,
+    fast,
+)
 
 
 def _named(value: Any) -> Any:

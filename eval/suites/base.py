@@ -1,25 +1,35 @@
 """A suite: features in, metrics out. One protocol of evaluation, and its own options.
 
 A suite never sees the model or an image, only features that were computed once and are shared by all suites
-(`EvalContext`); so it costs seconds, and a new one can be run on models that are long gone. Choices (a regularisation,
-a k) are made on the train split; the scored split is looked at once.
+(`EvalContext`); so it costs seconds, and a new one can be run on models that are long gone. (Fine-tuning is the
+exception: it asks for `EvalContext.model`.) Choices (a regularisation, a k) are made on the train split; the scored
+split is looked at once.
+
+A suite measures the kinds of sets that it is for (`kinds`) and passes over the others; `evaluate.open_sets` refuses a
+suite that finds no set and a set that no suite measures, so nothing is left out without a word.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from ...registry import Options, Registry
-from ...shards.evalset import EvalSet
+from ...shards.evalsets.base import EvalSet, EvalSplit, Kind
 from ..features import ClassScores, Features, TextFeatures
-from ..metrics import Outcomes
+from ..outcomes import SampleOutcomes
+
+if TYPE_CHECKING:
+    from ...pretrain.encoders.encoder import Encoder
 
 Need = Literal["text", "head"]
+Splits = Callable[[str], EvalSplit]
 
 
 @dataclass(frozen=True)
@@ -28,15 +38,20 @@ class EvalContext:
 
     Attributes:
         evalset: the set: names of classes and templates.
-        features: split name -> its features and labels; computed at most once.
+        split: split name -> its annotations.
+        features: split name -> its features and labels; computed at most once. Of a split whose suites look at some
+            rows only (`Suite.rows`), the others are NaN.
         text: prompts -> features.
         scores: logits of the model's own classifier; None if it has none.
+        model: the model itself, for suites that train it further; they must leave it as it was.
     """
 
     evalset: EvalSet
+    split: Splits
     features: Callable[[str], Features]
     text: TextFeatures
     scores: ClassScores | None = None
+    model: Encoder | None = None
 
 
 @dataclass(frozen=True)
@@ -48,11 +63,15 @@ class SuiteResult:
             CLIP_benchmark where those have one, and unique over suites: ``acc1``, ``lp_acc1``, ``knn_acc1``.
         outcomes: each sample's prediction and rank; per-class tables and confusion follow from it.
         facts: what was chosen and how, strict JSON.
+        tables: tables of its own for ``results.json``, strict JSON, beside those of the outcomes.
+        chance: what a guess would reach in the main metric; None = not known.
     """
 
     metrics: dict[str, float | None]
-    outcomes: Outcomes
+    outcomes: SampleOutcomes
     facts: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, Any] = field(default_factory=dict)
+    chance: float | None = None
 
 
 class Suite(Options):
@@ -60,12 +79,14 @@ class Suite(Options):
 
     Attributes:
         version: bump when the same options would give other numbers.
-        task: CLIP_benchmark's name of the protocol.
-        main_metric: the metric that leaderboards show.
+        kinds: kinds of sets that it measures.
+        task: CLIP_benchmark's name of the protocol, or ours where it has none.
+        main_metric: the metric that leaderboards show, unless a task has one of its own (`main_metric_of`).
         needs: what the model must have beside an image tower: ``text`` (a text tower), ``head`` (a classifier).
     """
 
     version: ClassVar[int] = 1
+    kinds: ClassVar[tuple[Kind, ...]] = ("classification",)
     needs: ClassVar[tuple[Need, ...]] = ()
     task: ClassVar[str]
     main_metric: ClassVar[str]
@@ -77,15 +98,30 @@ class Suite(Options):
         description="What results are called; default: the type. Needed when a type is used twice.",
     )
     split: str = Field(default="test", description="Split that is scored.")
+    sets: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Names of the sets to measure (`*` stands for anything); default: all of its kind.",
+    )
 
     @property
     def label(self) -> str:
         """What its results are called."""
         return self.name or self.type
 
+    def measures(self, evalset: EvalSet) -> bool:
+        """Whether it is for this set."""
+        return evalset.kind in self.kinds and (
+            self.sets is None or any(fnmatchcase(evalset.name, pattern) for pattern in self.sets)
+        )
+
     def splits(self) -> list[str]:
         """Splits that a set must have."""
         return [self.split]
+
+    def splits_of(self, evalset: EvalSet) -> list[str]:
+        """Splits that this set must have; by default the same for all."""
+        return self.splits()
 
     def check_set(self, evalset: EvalSet, classes: tuple[str, ...]) -> None:
         """Raise what `evaluate` would, as far as it can be told without a feature.
@@ -101,6 +137,22 @@ class Suite(Options):
             DataError: the suite needs templates and there are none.
         """
         return ()
+
+    def classnames_for(self, evalset: EvalSet) -> tuple[str, ...]:
+        """Class names that the numbers depend on, in label order."""
+        return evalset.classnames
+
+    def texts(self, evalset: EvalSet, split: Splits) -> Iterable[str]:
+        """Every text that it will ask features of: those of all suites and sets are encoded together, once."""
+        return ()
+
+    def rows(self, evalset: EvalSet, split: EvalSplit) -> np.ndarray | None:
+        """Rows ``(m,) int64``, ascending, of a split that it looks at; None = all."""
+        return None
+
+    def main_metric_of(self, evalset: EvalSet) -> str:
+        """The metric that leaderboards show for this set."""
+        return self.main_metric
 
     @abstractmethod
     def evaluate(self, context: EvalContext) -> SuiteResult:

@@ -21,8 +21,10 @@ from pydantic import BeforeValidator, Field
 
 from ...errors import ConfigError, DataError
 from ...shards import storage
-from ...shards.evalset import EvalSet
-from ..metrics import BLOCK, Outcomes, outcomes
+from ...shards.evalsets.base import EvalSet
+from ..average_precision import mean_average_precision
+from ..metrics import BLOCK
+from ..outcomes import Outcomes, outcomes
 from .base import SUITES, EvalContext, Need, Suite, SuiteResult
 
 LABELS = "labels.json"
@@ -192,20 +194,3 @@ def read_right_classes(evalset: EvalSet, split: str, samples: int) -> tuple[np.n
     except (ValueError, TypeError) as error:
         raise DataError(f"{path} is not a JSON list of lists of class numbers: {error}") from error
     return right, hashlib.blake2b(body, digest_size=16).hexdigest()
-
-
-def mean_average_precision(scores: np.ndarray, right: np.ndarray) -> float:
-    """Mean over classes of the average precision; of equal scores the earlier sample comes first.
-
-    Args:
-        scores: ``(n, classes)``, higher is better.
-        right: ``(n, classes) bool``. A class without positives counts 0.
-    """
-    total = 0.0
-    for c in range(scores.shape[1]):
-        positives = int(right[:, c].sum())
-        if positives:
-            hit = right[np.argsort(-scores[:, c], kind="stable"), c]
-            places = np.flatnonzero(hit) + 1
-            total += float((np.arange(1, positives + 1) / places).mean())
-    return total / scores.shape[1]

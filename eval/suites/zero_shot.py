@@ -2,56 +2,69 @@
 
 The protocol of CLIP_benchmark and DataComp: prompts from the set's own templates, ensembled in embedding space; the
 prediction is the class of the largest cosine (the logit scale does not change ranks). A set without templates is an
-error, never ImageNet's 80 in silence.
+error, never ImageNet's 80 in silence; `prompted.py` has the options of the words. For DataComp's tasks the main metric
+is the one that its task list gives, and sets that know groups of their pictures get group metrics beside it.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
-
 from ...errors import DataError
-from ...shards.evalset import TEMPLATES, EvalSet
-from ..features import class_weights
-from ..metrics import BLOCK, outcomes
-from .base import SUITES, EvalContext, Need, Suite, SuiteResult
+from ...shards.evalsets.base import EvalSet
+from ..group_metrics import GroupedOutcomes, group_metrics, macro_averages
+from ..metrics import BLOCK
+from ..outcomes import outcomes
+from ..prompts import ensemble
+from ..tasks import task_of
+from .base import SUITES, EvalContext, SuiteResult
+from .prompted import PromptedSuite
+
+MACRO = ("F1-macro_all", "recall-macro_all")  # need no groups, although only tasks with groups have them
 
 
 @SUITES.register
-class ZeroShot(Suite):
+class ZeroShot(PromptedSuite):
     """Classify by the nearest prompt; nothing is learned."""
 
     task: ClassVar[str] = "zeroshot_classification"
     main_metric: ClassVar[str] = "acc1"
-    needs: ClassVar[tuple[Need, ...]] = ("text",)
 
     type: Literal["zero_shot"] = "zero_shot"
-    templates: tuple[str, ...] | None = Field(
-        default=None,
-        min_length=1,
-        description="Prompt templates with {c} or {} for the class name; default: those that come with the set.",
-    )
 
-    @field_validator("templates")
-    @classmethod
-    def _has_place(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        for template in value or ():
-            if "{c}" not in template and "{}" not in template:
-                raise ValueError(f"template {template!r} has no {{c}} for the class name")
-        return value
+    def main_metric_of(self, evalset: EvalSet) -> str:
+        """DataComp's main metric for its tasks; else top-1 accuracy."""
+        task = task_of(evalset)
+        return self.main_metric if task is None or task.metric is None else task.metric
 
-    def templates_for(self, evalset: EvalSet) -> tuple[str, ...]:
-        if self.templates is None and not evalset.templates:
-            raise DataError(
-                f"{evalset.folder} has no templates ({TEMPLATES}); add the file, or set `templates` of zero_shot"
-            )
-        return evalset.templates if self.templates is None else self.templates
+    def check_set(self, evalset: EvalSet, classes: tuple[str, ...]) -> None:
+        """Raise DataError if the task's main metric is about groups and there are none."""
+        main = self.main_metric_of(evalset)
+        if main.startswith("acc_") and evalset.split(self.split).groups is None:
+            raise _without_groups(evalset, main)
 
     def evaluate(self, context: EvalContext) -> SuiteResult:
+        evalset, task = context.evalset, task_of(context.evalset)
         image, labels = context.features(self.split)
-        templates = self.templates_for(context.evalset)
-        weights = class_weights(context.text, context.evalset, templates)
-        blocks = (image[start : start + BLOCK] @ weights.T for start in range(0, len(image), BLOCK))
-        found = outcomes(blocks, labels)
-        return SuiteResult(found.metrics(), found, {"prompts": len(templates) * len(weights)})
+        texts = self.texts_of(evalset)
+        weights = ensemble(context.text, texts.prompts, texts.classnames, evalset.folder)
+        found = outcomes((image[start : start + BLOCK] @ weights.T for start in range(0, len(image), BLOCK)), labels)
+        metrics, main = found.metrics(), self.main_metric_of(evalset)
+        groups, name = context.split(self.split).groups, task.key if task else evalset.name
+        if groups is not None:
+            metrics |= group_metrics(found, groups, texts.classnames, name)[0]
+            found = GroupedOutcomes.of(found, groups, name)
+        elif main in MACRO:
+            metrics |= macro_averages(found.labels, found.prediction, len(texts.classnames))
+        if main not in metrics:
+            raise _without_groups(evalset, main)
+        whole = task is not None and (len(found), len(evalset.classnames)) == (task.size, task.classes)
+        chance = task.chance if task is not None and whole else None
+        return SuiteResult(metrics, found, {"prompts": texts.count}, chance=chance)
+
+
+def _without_groups(evalset: EvalSet, main: str) -> DataError:
+    return DataError(
+        f"{evalset.folder}: the main metric of {evalset.name}, {main}, is about groups, and the samples have none "
+        "(`npy` members); add them, or give the set another `name`"
+    )

@@ -19,6 +19,7 @@ from pydantic import Field
 from ...errors import DataError
 from ...pretrain.weighing.flyt_options import FlytTraining
 from ...shards import storage
+from ...shards.evalsets.source import EvalSource
 from ..base import SCORERS, Columns, Context, LoadEncoder, Part, Scorer
 from .mix import run_facts, thinned
 
@@ -55,8 +56,8 @@ class Flyt(Scorer):
     def encoders(self) -> list[str]:
         return self.train.reference_encoders()
 
-    def evalsets(self) -> list[str]:
-        return [self.train.downstream]
+    def evalsets(self) -> list[EvalSource]:
+        return [EvalSource(path=self.train.downstream)]
 
     def architectures(self) -> list[str]:
         return [self.train.model] if self.train.model else []
@@ -66,7 +67,8 @@ class Flyt(Scorer):
 
     def fit(self, context: Context) -> FlytState:
         encoder = None if self.train.encoder is None else context.encoder(self.train.encoder)
-        arguments = (self.train, self.features, context.columns, context.evalset(self.train.downstream), encoder)
+        judge = context.evalset(EvalSource(path=self.train.downstream)).path
+        arguments = (self.train, self.features, context.columns, judge, encoder)
         seeds = [1000 * context.seed + s for s in range(self.train.seeds)]
         results = context.map(_train_head, {f"seed{s}": (*arguments, s, seed) for s, seed in enumerate(seeds)})
         runs = [results[f"seed{s}"] for s in range(self.train.seeds)]

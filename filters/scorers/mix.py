@@ -34,6 +34,7 @@ from pydantic import ConfigDict, Field, model_validator
 from ...errors import DataError
 from ...pretrain.weighing.flyt_options import FlytTraining
 from ...registry import Options
+from ...shards.evalsets.source import EvalSource
 from ..base import SCORERS, Columns, Context, LoadEncoder, Part, Pool, Scorer, json_number
 from ..draw import draw, uid_hash
 from ..mixing import Moments, auc, column_matrix, combined, least_squares, logistic, mixed, moments_of, standardised
@@ -130,8 +131,8 @@ class Mix(Scorer):
     def encoders(self) -> list[str]:
         return self.learn.reference_encoders() if isinstance(self.learn, MFlyt) else []
 
-    def evalsets(self) -> list[str]:
-        return [self.learn.downstream] if isinstance(self.learn, MFlyt) else []
+    def evalsets(self) -> list[EvalSource]:
+        return [EvalSource(path=self.learn.downstream)] if isinstance(self.learn, MFlyt) else []
 
     def architectures(self) -> list[str]:
         return [self.learn.model] if isinstance(self.learn, MFlyt) and self.learn.model else []
@@ -241,7 +242,8 @@ class _ReadScores:
 
 def _by_gradients(learn: MFlyt, names: list[str], moments: Moments, context: Context) -> MixState:
     encoder = None if learn.encoder is None else context.encoder(learn.encoder)
-    arguments = (learn, names, moments, context.columns, context.evalset(learn.downstream), encoder)
+    judge = context.evalset(EvalSource(path=learn.downstream)).path
+    arguments = (learn, names, moments, context.columns, judge, encoder)
     seeds = [1000 * context.seed + s for s in range(learn.seeds)]
     results = context.map(_train_weights, {f"seed{s}": (*arguments, seed) for s, seed in enumerate(seeds)})
     runs = [results[f"seed{s}"] for s in range(learn.seeds)]

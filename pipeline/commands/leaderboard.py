@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+COLUMNS = 6  # of a terminal
+
 
 def print_leaderboard(report: dict[str, Any], out: Console) -> None:
     """Print arms against metrics, best first; `report` is the value of ``report.json``. Nothing if it has none."""
@@ -43,3 +45,37 @@ def _difference(value: dict[str, Any] | None) -> str:
     if value["low"] is None:
         return f"{100 * value['mean']:+.1f}"
     return f"{100 * value['mean']:+.1f} [{100 * value['low']:+.1f}, {100 * value['high']:+.1f}]"
+
+
+def print_comparison(comparison: dict[str, Any], out: Console) -> None:
+    """Print arms against main metrics, in the comparison's order, with who differs from the control."""
+    main = [m for m in comparison["measures"] if m["main"]][:COLUMNS]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("arm")
+    for measure in main:
+        table.add_column(measure["label"], justify="right")
+    for place, arm in enumerate(comparison["arms"]):
+        cells = [_compared(comparison, measure, place) for measure in main]
+        table.add_row(arm["name"], *cells)
+    out.print(table)
+    control = comparison["control"]
+    told = "percent, 95 % intervals"
+    if control is not None and len(comparison["arms"]) > 1:
+        name = comparison["arms"][control]["name"]
+        told += f"; + and - : better and worse than {name}, its paired interval excludes 0"
+    more = sum(m["main"] for m in comparison["measures"]) - len(main)
+    out.print(told + (f"; {more} more on the page" if more else ""), style="dim", markup=False)
+    for different in comparison["differs"]:
+        out.print(f"note: {different['sentence']}", markup=False)
+
+
+def _compared(comparison: dict[str, Any], measure: dict[str, Any], place: int) -> str:
+    value = comparison["arm_values"][measure["id"]][place]
+    if value is None:
+        return "–"
+    mean, low, high, _ = value
+    told = f"{100 * mean:.1f}" if low is None else f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    found = (comparison["paired"].get(measure["id"]) or [None] * (place + 1))[place]
+    if found and found["low"] is not None and (found["low"] > 0 or found["high"] < 0):
+        told += " +" if (found["low"] > 0) == measure["higher_is_better"] else " -"
+    return told

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
 
 import psutil
 import yaml
@@ -12,7 +11,6 @@ import yaml
 from ...eval.report.data import Header, Provenance, Report, Stages, StageTime
 from ...shards.images.error import CODES
 from ...shards.web.fetch import ERRORS
-from ..artifact import Artifact
 from ..config import Config
 from .distributions import distributions
 from .encoders import looks
@@ -109,9 +107,9 @@ SEED_NOTE = (
 )
 
 
-def whole_report(config: Config, inputs: Mapping[str, Artifact]) -> Report:
+def whole_report(run: RunData) -> Report:
     """Everything that the finished stages have to show; the rest is left out."""
-    run = RunData(config, inputs)
+    config = run.config
     truth = Truth.of_run(run)
     headline, leaderboard = results(run)
     language = language_column(run)

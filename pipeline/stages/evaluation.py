@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 from ...errors import ConfigError
 from ...registry import unknown
 from ...shards import storage
+from ...shards.evalsets.builtin import BUILTIN
+from ...shards.evalsets.source import EvalSource
 from ..stage import Stage, Task, Work
 
-
-def _digits(folder: str) -> None:
-    from ...shards.demo.digits import write_digits_evalset
-
-    write_digits_evalset(folder)
-
-
-BUILTIN: dict[str, Callable[[str], None]] = {"digits": _digits}
-"""Evaluation sets that need nothing but the install."""
+Model = tuple[str, str | None]
+"""What `load_encoder` takes: a folder or name, and a local checkpoint."""
 
 
 @dataclass(eq=False)
@@ -49,9 +45,24 @@ def _write_builtin(task: Task, builtin: str) -> dict[str, Any]:
     return {}
 
 
+def source_identity(source: EvalSource, where: str) -> str:
+    """What files and options of a source are, for a fingerprint.
+
+    Raises:
+        ConfigError: nothing is there.
+    """
+    if not storage.exists(source.path):
+        raise ConfigError(
+            f"{where}: {source.path!r} is neither a folder or file nor a built-in evaluation set ({', '.join(BUILTIN)})"
+        )
+    return source.identity()
+
+
 @dataclass(eq=False)
 class EvalStage(Stage):
     """All suites on all evaluation sets, for each seed's model of one subset, or for one encoder.
+
+    A part is a few models, which share one pass over the pictures; how many does not change a result.
 
     Inputs: ``pretrain`` (a subset's models) or ``encoder`` (a training), unless the model is a loaded one; and
     ``evalset/*`` for the built-in sets.
@@ -60,48 +71,54 @@ class EvalStage(Stage):
     """
 
     kind: ClassVar[str] = "eval"
+    version: ClassVar[int] = 2
     suites: tuple[Any, ...] = ()
-    folders: tuple[str, ...] = ()
-    folder_identities: tuple[str, ...] = ()
-    model: tuple[str, str | None] | None = None  # name and local checkpoint of an encoder that is loaded
+    sources: tuple[EvalSource, ...] = ()
+    source_identities: tuple[str, ...] = ()
+    together: int = 1
+    model: Model | None = None  # an encoder that is loaded
     weights: str = ""  # its identity
 
     def identity(self) -> dict[str, Any]:
         return {
             "suites": [{**s.model_dump(mode="json"), "version": s.version} for s in self.suites],
-            "folders": list(self.folder_identities),
+            "sets": list(self.source_identities),
         } | ({"model": self.model[0], "weights": self.weights} if self.model else {})
 
     def expected_parts(self, done: Any) -> int | None:
         if "pretrain" in self.inputs:
-            return len(done["pretrain"].summary["seeds"]) if "pretrain" in done else None
+            return -(-len(done["pretrain"].summary["seeds"]) // self.together) if "pretrain" in done else None
         return 1
 
     def run(self, work: Work) -> dict[str, Any]:
         built = [storage.join(a.data, a.summary["folder"]) for r, a in work.inputs.items() if r.startswith("evalset/")]
+        sources = (*(EvalSource(path=folder) for folder in built), *self.sources)
+        groups = _groups(self._models(work), self.together)
+        parts = {"+".join(models): (models, sources, self.suites) for models in groups}
+        found = work.map(_evaluate, parts)
+        return {"seeds": {name: result for part in parts for name, result in found[part].items()}}
+
+    def _models(self, work: Work) -> dict[str, Model]:
+        """The models by the folder of their results."""
         if "pretrain" in work.inputs:
             trained = work.inputs["pretrain"]
-            models = {seed: (storage.join(trained.data, seed), None) for seed in trained.summary["seeds"]}
-        elif "encoder" in work.inputs:
-            models = {"model": (storage.join(work.inputs["encoder"].data, "model"), None)}
-        else:
-            assert self.model is not None
-            models = {"model": self.model}
-        parts = {name: (*model, [*built, *self.folders], self.suites) for name, model in models.items()}
-        return {"seeds": work.map(_evaluate, parts)}
+            return {seed: (storage.join(trained.data, seed), None) for seed in trained.summary["seeds"]}
+        if "encoder" in work.inputs:
+            return {"model": (storage.join(work.inputs["encoder"].data, "model"), None)}
+        assert self.model is not None
+        return {"model": self.model}
+
+
+def _groups(models: Mapping[str, Model], size: int) -> list[dict[str, Model]]:
+    left = iter(models.items())
+    return [dict(group) for group in iter(lambda: list(islice(left, size)), [])]
 
 
 def _evaluate(
-    task: Task, model: str, pretrained: str | None, folders: list[str], suites: tuple[Any, ...]
+    task: Task, models: Mapping[str, Model], sources: Sequence[EvalSource], suites: tuple[Any, ...]
 ) -> dict[str, Any]:
-    from ...eval.evaluate import evaluate
+    from ...eval.evaluate import evaluate_models
 
-    return evaluate(
-        model,
-        folders,
-        list(suites),
-        storage.join(task.out, task.part),
-        task.scratch,
-        pretrained=pretrained,
-        progress=task.progress,
-    )
+    outs = {name: storage.join(task.out, name) for name in models}
+    sets = [one for source in sources for one in source.open()]
+    return evaluate_models(models, sets, list(suites), outs, task.scratch, progress=task.progress)

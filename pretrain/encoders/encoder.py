@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any, ClassVar
@@ -28,7 +29,7 @@ from ..data.transform import for_evaluation
 from ..models.architecture import Modality, ModelSpec
 from ..models.towers import ImageTower, Towers
 from ..models.weights import weights_digest
-from ..precision import Precision, inference
+from ..precision import Precision, inference, one_thread
 
 CPU_BATCH, CPU_SMALL_BATCH, GPU_BATCH = 16, 64, 512
 """Images per forward pass. On a CPU core 8 to 16 are fastest (RN50 is half as fast again as with 64); small inputs make
@@ -160,8 +161,15 @@ class Encoder:
             found[start : start + len(prepared)] = self.encode_prepared(prepared)
         return found
 
-    def encode_texts(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+    def encode_texts(
+        self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None, threads: int = 1
+    ) -> np.ndarray:
         """Embeddings of captions, ``(n, d) float32``; equal captions are encoded once.
+
+        Args:
+            progress: called with (captions done, captions), in the caller's thread.
+            threads: on a CPU, threads that run the tower, each with one core; numbers do not depend on it. 1 = the
+                caller's, with as many cores as torch may use.
 
         Raises:
             ConfigError: it has no text tower.
@@ -174,28 +182,44 @@ class Encoder:
         lengths = np.array([*(n for n in TEXT_LENGTHS if n < context), context])
         cut = lengths[np.searchsorted(lengths, towers.text_lengths(tokens))]
         features = np.empty((len(distinct), self.dim), np.float32)
-        waiting: deque[tuple[np.ndarray, Wait]] = deque()
+        batches = [
+            (members[start : start + self.text_batch], length)
+            for length in np.unique(cut).tolist()
+            for members in [np.flatnonzero(cut == length)]
+            for start in range(0, len(members), self.text_batch)
+        ]
+
+        def submit(rows: np.ndarray, length: int) -> Wait:
+            filled = tokens[np.resize(rows, self.text_batch)]  # the rows over again, to the end of the batch
+            with inference(self.device, self.precision):
+                return self._fetch(towers.encode_texts(filled, length))
+
         done = 0
-
-        def settle(leave: int) -> None:
-            nonlocal done
-            while len(waiting) > leave:
-                rows, wait = waiting.popleft()
-                features[rows] = wait()[: len(rows)]
-                done += len(rows)
-                if progress:
-                    progress(done, len(tokens))
-
-        for length in np.unique(cut).tolist():
-            members = np.flatnonzero(cut == length)
-            for start in range(0, len(members), self.text_batch):
-                rows = members[start : start + self.text_batch]
-                filled = tokens[np.resize(rows, self.text_batch)]  # the rows over again, to the end of the batch
-                with inference(self.device, self.precision):
-                    waiting.append((rows, self._fetch(towers.encode_texts(filled, length))))
-                settle(IN_FLIGHT if self.device.type != "cpu" else 0)
-        settle(0)
+        for (rows, _), found in zip(batches, self._in_turn(submit, batches, threads), strict=True):
+            features[rows] = found[: len(rows)]
+            done += len(rows)
+            if progress:
+                progress(done, len(tokens))
         return features[[distinct[text] for text in texts]]
+
+    def _in_turn(
+        self, submit: Callable[..., Wait], batches: Sequence[tuple[np.ndarray, int]], threads: int
+    ) -> Iterator[np.ndarray]:
+        """What each batch gives, in order: of threads on a CPU, of a queue on a GPU."""
+        if self.device.type == "cpu" and threads > 1:
+            with (
+                one_thread(),
+                ThreadPoolExecutor(threads, "curate-texts", initializer=torch.set_num_threads, initargs=(1,)) as pool,
+            ):
+                yield from pool.map(lambda batch: submit(*batch)(), batches)
+            return
+        waiting: deque[Wait] = deque()
+        for batch in batches:
+            waiting.append(submit(*batch))
+            if self.device.type == "cpu" or len(waiting) > IN_FLIGHT:
+                yield waiting.popleft()()
+        while waiting:
+            yield waiting.popleft()()
 
     def _make_towers(self) -> ImageTower:
         return Towers(self.model, self.spec.preprocess)

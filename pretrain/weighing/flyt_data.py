@@ -16,7 +16,7 @@ from cykooz_resizer import Resizer
 
 from ...errors import DataError
 from ...shards import storage
-from ...shards.evalset import EvalSet
+from ...shards.evalsets.open import open_evalset
 from ...shards.images.image import ImageError, decode_rgb
 from ...shards.shard import Shard, succeeded
 from .. import streams
@@ -157,7 +157,7 @@ class Labelled:
         crop_scale: tuple[float, float],
         cache_mb: int,
     ) -> None:
-        self._set = EvalSet.open(folder)
+        self._set = open_evalset(folder)
         self._split = self._set.split(split)
         if not len(self._split):
             raise DataError(f"split {split!r} of {folder} holds no image; nothing to judge by")

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import DataError
-from ..evalset import write_evalset
+from ..evalsets.write import write_evalset
 from .captions import WORDS
 
 SCANS_DIGEST = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"

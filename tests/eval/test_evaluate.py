@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from curate.errors import ConfigError, DataError
-from curate.eval.evaluate import evaluate, evaluate_encoder, open_sets
+from curate.eval.evaluate import evaluate, evaluate_encoders, open_sets
 from curate.eval.features import TextFeatures, class_weights, image_features
 from curate.eval.results import gather, leaderboard
 from curate.eval.suites import parse_suites
@@ -19,7 +19,8 @@ from curate.pretrain.encoders.load_encoder import load_encoder
 from curate.pretrain.models.architecture import build, resolve_model
 from curate.pretrain.models.encoder_folder import WEIGHTS_FILE, write_config, write_record
 from curate.shards.demo.digits import write_digits_evalset
-from curate.shards.evalset import EvalSet, write_evalset
+from curate.shards.evalsets.open import open_evalset
+from curate.shards.evalsets.webdataset import write_evalset
 from curate.shards.images.image import decode_rgb
 
 NAMES = ("ant", "bee", "cow", "dog", "eel", "fox")
@@ -73,7 +74,7 @@ def folder(tmp_path: Path) -> str:
 
 def run(encoder: SmallEncoder, folders: list[str], out: Path, cache: Path | None = None, suites=SUITES) -> dict:
     sets = open_sets(folders, suites)
-    return evaluate_encoder(encoder, sets, suites, str(out), "small", str(cache) if cache else None)
+    return evaluate_encoders({"small": encoder}, sets, {"small": str(out)}, str(cache) if cache else None)["small"]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -97,7 +98,7 @@ def test_files_hold_what_happened(folder, tmp_path):
     assert results["sets"][0]["templates"] == ["a {c}", "one {}"]
     assert results["sets"][0]["splits"] == {"test": 90, "train": 90}
     zero = results["results"][0]
-    evalset = EvalSet.open(folder)
+    evalset = open_evalset(folder)
     assert zero["dataset_digest"] == evalset.digest
     assert (zero["n"], zero["classes"], zero["chance"], zero["main_metric"]) == (90, 6, 1 / 6, "acc1")
     assert 0.4 < zero["metrics"]["acc1"] < 0.99
@@ -127,13 +128,14 @@ def test_files_of_datacomp_and_clip_benchmark(folder, tmp_path):
     run(SmallEncoder(), [folder, other], tmp_path / "out")
     lines = [json.loads(line) for line in (tmp_path / "out/eval_results.jsonl").read_text().splitlines()]
     assert [(line["key"], line["dataset"]) for line in lines] == [("zoo", "zoo"), ("pond", "pond")]
-    assert lines[0]["metrics"]["main_metric"] == lines[0]["metrics"]["acc1"]
+    assert lines[0]["metrics"]["main_metric"] is None  # none of DataComp's tasks: out of its averages
+    assert lines[0]["metrics"]["acc1"] > 0.4
     assert lines[1]["metrics"]["acc5"] is None  # 3 classes
     records = {p.name: json.loads(p.read_text()) for p in (tmp_path / "out/clip_benchmark").iterdir()}
     assert len(records) == 6
     pretrained = SmallEncoder().digest[:16]
     record = records[f"zoo_{pretrained}_small_en_linear_probe.json"]
-    assert set(record) == {"dataset", "model", "pretrained", "task", "metrics", "language"}
+    assert {"dataset", "model", "pretrained", "task", "metrics", "language"} < set(record)
     assert {"lp_acc1", "lp_acc5", "lp_mean_per_class_recall"} == set(record["metrics"])
 
 
@@ -157,7 +159,7 @@ def test_cache_is_keyed_by_content(folder, tmp_path):
     again = SmallEncoder(seed=0)
     run(again, [folder], tmp_path / "three", cache)
     assert again.images == 180
-    for path in cache.iterdir():
+    for path in cache.glob("features-*"):
         path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"features-.*delete the file"):
         run(SmallEncoder(seed=0), [folder], tmp_path / "four", cache)
@@ -170,11 +172,11 @@ def test_prompts_shared_by_sets_are_encoded_once(folder, tmp_path):
     assert encoder.texts == 12
 
 
-def test_progress_counts_images(folder, tmp_path):
+def test_progress_counts_images_and_prompts(folder, tmp_path):
     seen = []
     sets = open_sets([folder], SUITES)
-    evaluate_encoder(SmallEncoder(), sets, SUITES, str(tmp_path), "m", progress=lambda d, t: seen.append((d, t)))
-    assert seen[-1] == (180, 180)
+    evaluate_encoders({"m": SmallEncoder()}, sets, {"m": str(tmp_path)}, progress=lambda d, t: seen.append((d, t)))
+    assert seen[-1] == (192, 192)  # two splits of 90, and 12 prompts
     assert seen == sorted(seen)
 
 
@@ -207,7 +209,7 @@ def test_broken_image_and_empty_split_are_named(tmp_path):
     data = picture(0, 1)
     samples = [(data, 0), (data[:-30], 1), (data, 2)]
     write_evalset(str(tmp_path / "torn"), NAMES, ["a {c}"], {"test": samples, "empty": []})
-    evalset = EvalSet.open(str(tmp_path / "torn"))
+    evalset = open_evalset(str(tmp_path / "torn"))
     with pytest.raises(DataError, match=r"torn: the image of test sample s0000001 is broken"):
         image_features(SmallEncoder(), evalset, evalset.split("test"))
     with pytest.raises(DataError, match="'empty' holds no sample"):
@@ -217,7 +219,7 @@ def test_broken_image_and_empty_split_are_named(tmp_path):
 def test_model_that_gives_nan_is_an_error(folder):
     encoder = SmallEncoder()
     encoder.encode_images = lambda images: np.full((len(images), 12), np.nan, np.float32)  # type: ignore[method-assign]
-    evalset = EvalSet.open(folder)
+    evalset = open_evalset(folder)
     with pytest.raises(DataError, match="sample s0000000 is not a number"):
         image_features(encoder, evalset, evalset.split("test"))
 
@@ -252,7 +254,7 @@ def test_real_model_on_the_digits(real, tmp_path):
 
 def test_zero_shot_weights_are_open_clips(real):
     folder, data = real
-    encoder, evalset = load_encoder(folder, device="cpu"), EvalSet.open(data)
+    encoder, evalset = load_encoder(folder, device="cpu"), open_evalset(data)
     ours = class_weights(TextFeatures(encoder), evalset, evalset.templates)
     with torch.no_grad():
         theirs = open_clip.build_zero_shot_classifier(

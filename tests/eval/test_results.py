@@ -6,7 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import DataError
-from curate.eval.metrics import Outcomes, confusion_matrix, per_class_table
+from curate.eval.metrics import confusion_matrix, per_class_table
+from curate.eval.outcomes import Outcomes
+from curate.eval.result_files import FORMAT
 from curate.eval.results import class_recall, gather, leaderboard, leaderboards, tidy
 from curate.eval.statistics import wilson
 
@@ -40,7 +42,7 @@ def write(folder, right: float, seed: int, **changes) -> str:
         "outcomes": "outcomes/set.parquet",
         "per_class": per_class_table(confusion_matrix(LABELS, prediction, 5), NAMES),
     } | changes
-    (folder / "results.json").write_text(json.dumps({"format": 1, "results": [record]}))
+    (folder / "results.json").write_text(json.dumps({"format": FORMAT, "results": [record]}))
     return str(folder)
 
 

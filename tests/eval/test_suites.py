@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from labelled_memory import labelled_context
 from pydantic import TypeAdapter, ValidationError
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from curate.errors import DataError
 from curate.eval.features import Features, TextFeatures, class_weights, text_hash
+from curate.eval.logistic import GRID, Score, fit_logistic, search
 from curate.eval.suites import EvalContext, SuiteOption, parse_suites
 from curate.eval.suites.knn import neighbours, votes
-from curate.eval.suites.linear_probe import GRID, Score, fit_logistic, search, stratified_split
-from curate.shards.evalset import EvalSet
+from curate.eval.train_samples import stratified_split
+from curate.shards.evalsets.webdataset import WebDatasetSet
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -34,7 +36,7 @@ def blobs(seed: int, n: int, classes: int, d: int = 16, noise: float = 0.6) -> F
 class Prompts:
     """A text tower that hashes prompts to unit vectors, and counts what it is asked."""
 
-    dim = 16
+    dim, digest, precision = 16, "0" * 32, "fp32"
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -45,9 +47,7 @@ class Prompts:
 
 
 def context(features: dict[str, Features], classes: int, templates: tuple[str, ...] = ("a {c}",)) -> EvalContext:
-    names = tuple(f"class{i}" for i in range(classes))
-    evalset = EvalSet("blobs", "/sets/wds_blobs", names, templates, "classification")
-    return EvalContext(evalset, features.__getitem__, TextFeatures(Prompts()))
+    return labelled_context(features, classes, Prompts(), templates)
 
 
 def test_names_and_mappings_are_suites():
@@ -104,7 +104,8 @@ def test_shared_prompts_are_encoded_once():
     tower = Prompts()
     text = TextFeatures(tower)
     first, second = (
-        EvalSet("s", "/s", names, ("a {c}", "the {c}"), "classification") for names in (("x", "y"), ("y", "x", "z"))
+        WebDatasetSet("s", "/s", names, ("a {c}", "the {c}"), "classification")
+        for names in (("x", "y"), ("y", "x", "z"))
     )
     one, two = (class_weights(text, s, s.templates) for s in (first, second))
     assert len(tower.seen) == len(set(tower.seen)) == 6
@@ -113,10 +114,12 @@ def test_shared_prompts_are_encoded_once():
 
 
 def test_broken_text_tower_is_an_error():
-    opposite = SimpleNamespace(dim=2, encode_texts=lambda t: np.array([[1, 0], [-1, 0]], np.float32)[: len(t)])
+    opposite = SimpleNamespace(dim=2, digest="0" * 32, precision="fp32", encode_texts=lambda t: np.array([[1, 0], [-1, 0]], np.float32)[: len(t)])
     with pytest.raises(DataError, match="class 'x' cancel out"):
-        class_weights(TextFeatures(opposite), EvalSet("s", "/s", ("x",), (), "classification"), ["a {c}", "b {c}"])
-    nan = SimpleNamespace(dim=2, encode_texts=lambda t: np.full((len(t), 2), np.nan, np.float32))
+        class_weights(
+            TextFeatures(opposite), WebDatasetSet("s", "/s", ("x",), (), "classification"), ["a {c}", "b {c}"]
+        )
+    nan = SimpleNamespace(dim=2, digest="0" * 32, precision="fp32", encode_texts=lambda t: np.full((len(t), 2), np.nan, np.float32))
     with pytest.raises(DataError, match="prompt 'hello' is not a number"):
         TextFeatures(nan)(["hello"])
 
@@ -155,15 +158,15 @@ def test_head_equals_scikit_learn(classes):
     rows = np.isin(data.labels, classes)
     image, labels = data.image[rows], data.labels[rows]
     head = fit_logistic(image, labels, 4, 3.0, 500)
-    model = LogisticRegression(C=3.0, max_iter=500).fit(image.astype(np.float64), labels)
+    model = LogisticRegression(C=3.0, max_iter=5000, tol=1e-9).fit(image.astype(np.float64), labels)
     logits = head(image)
     assert (logits.argmax(1) == model.predict(image)).all()
     exponent = np.exp(logits[:, classes])
-    np.testing.assert_allclose(exponent / exponent.sum(1, keepdims=True), model.predict_proba(image), atol=1e-5)
+    np.testing.assert_allclose(exponent / exponent.sum(1, keepdims=True), model.predict_proba(image), atol=2e-4)
     score = head.score(image, labels)
     assert score.right == (model.predict(image) == labels).sum()
     likelihood = np.log(model.predict_proba(image)[np.arange(len(labels)), np.searchsorted(classes, labels)]).mean()
-    assert score.log_likelihood == pytest.approx(likelihood, abs=1e-5)
+    assert score.log_likelihood == pytest.approx(likelihood, abs=1e-4)
 
 
 def test_linear_probe_says_what_it_lacks():

@@ -20,7 +20,7 @@ from curate.pretrain.models.classifier import build_classifier
 from curate.pretrain.models.classifier_options import ClassifierOptions
 from curate.pretrain.outputs.export_classifier import write_classifier_folder
 from curate.shards.demo.digits import WORDS, write_digits_evalset
-from curate.shards.evalset import write_evalset
+from curate.shards.evalsets.webdataset import write_evalset
 from curate.shards.images.image import decode_rgb
 
 NAMES = ("ant", "bee", "cow", "dog", "hot dog")
@@ -69,9 +69,9 @@ def run(encoder, folder: str, out: Path, suites, cache: Path | None = None) -> l
 
 def expected_logits(folder: str) -> tuple[np.ndarray, np.ndarray]:
     """Logits in the model's order, and labels in the set's."""
-    from curate.shards.evalset import EvalSet
+    from curate.shards.evalsets.open import open_evalset
 
-    split, model = EvalSet.open(folder).split("test"), Sees()
+    split, model = open_evalset(folder).split("test"), Sees()
     pooled = model.encode_pooled(list(split.images())).astype(np.float64)
     return pooled @ model.head.weight.T + model.head.bias, split.labels  # type: ignore[union-attr]
 

@@ -18,7 +18,7 @@ from curate.filters.memory import MemoryContext, MemoryPool, run_filters
 from curate.filters.scorers.checksum import pixel_checksum
 from curate.filters.scorers.perceptual_hash import perceptual_hash
 from curate.filters.tiles import pairs_at_least, raise_to_largest
-from curate.shards.evalset import write_evalset
+from curate.shards.evalsets.webdataset import write_evalset
 from curate.shards.tar import TarWriter
 from curate.shards.uid import stable_uid
 

@@ -14,7 +14,7 @@ from curate.eval.features import TextFeatures, class_weights
 from curate.filters.memory import MemoryContext
 from curate.filters.scorers.class_probabilities import ClassPrompts, column_suffix
 from curate.filters.scorers.prompt_safety import PromptSafety
-from curate.shards.evalset import EvalSet
+from curate.shards.evalsets.webdataset import WebDatasetSet
 
 D = 12
 
@@ -128,7 +128,7 @@ def test_classes_equal_the_softmax(make_pool, n, k, cuts, seed):
     rows = embeddings(n, seed)
     scorer = ClassPrompts(encoder="e", classes=CLASSES[:k], templates=TEMPLATES, probabilities_of=CLASSES[k - 1 : k])
     pool = make_pool({}, {"e.image": rows}, cuts=[c for c in cuts if c <= n]).score("s", scorer, WORDS)
-    evalset = EvalSet("x", "x", tuple(CLASSES[:k]), tuple(TEMPLATES), "classification")
+    evalset = WebDatasetSet("x", "x", tuple(CLASSES[:k]), tuple(TEMPLATES), "classification")
     weights = class_weights(TextFeatures(Words()), evalset, TEMPLATES).astype(np.float64)  # type: ignore[arg-type]
     logits = 30 * unit(rows) @ weights.T
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -9,7 +9,8 @@ from PIL import Image
 
 from curate.errors import DataError
 from curate.shards.demo.digits import EVAL_TEMPLATES, WORDS, scans, split, write_digits_evalset
-from curate.shards.evalset import EvalSet, write_evalset
+from curate.shards.evalsets.open import open_evalset
+from curate.shards.evalsets.write import write_evalset
 from curate.shards.tar import TarWriter
 
 
@@ -32,8 +33,8 @@ def folder(tmp_path: Path) -> str:
 
 
 def test_round_trip(folder: str) -> None:
-    opened = EvalSet.open(folder + "/")
-    assert (opened.name, opened.classnames, opened.dataset_type) == ("pets", ("cat", "dog {c}"), "classification")
+    opened = open_evalset(folder + "/")
+    assert (opened.name, opened.classnames, opened.kind) == ("pets", ("cat", "dog {c}"), "classification")
     assert opened.split_names() == ["test", "train"]
     test = opened.split("test")
     assert test.labels.dtype == np.int64
@@ -59,7 +60,7 @@ def test_layout_is_clip_benchmarks(folder: str) -> None:
 
 
 def test_prompts_take_both_placeholders(folder: str) -> None:
-    opened = EvalSet.open(folder)
+    opened = open_evalset(folder)
     assert opened.prompts("cat") == ["a cat.", "one cat"]
     assert opened.prompts("dog {c}") == ["a dog {c}.", "one dog {c}"]  # a name is text, never a template
     assert opened.prompts("cat", ["my {}"]) == ["my cat"]
@@ -70,7 +71,7 @@ def test_same_arguments_same_bytes_and_digest_sees_every_change(folder: str, tmp
     write_evalset(
         again, ["cat", "dog {c}"], ["a {c}.", "one {}"], {"test": SAMPLES, "train": SAMPLES[:1]}, samples_per_tar=3
     )
-    assert EvalSet.open(again).digest == EvalSet.open(folder).digest
+    assert open_evalset(again).digest == open_evalset(folder).digest
     for p in Path(folder).rglob("*"):
         if p.is_file():
             assert p.read_bytes() == (Path(again) / p.relative_to(folder)).read_bytes()
@@ -78,7 +79,7 @@ def test_same_arguments_same_bytes_and_digest_sees_every_change(folder: str, tmp
     for number, samples in enumerate(changed):
         other = str(tmp_path / f"other{number}")
         write_evalset(other, ["cat", "dog {c}"], ["a {c}.", "one {}"], {"test": samples, "train": SAMPLES[:1]})
-        assert EvalSet.open(other).digest != EvalSet.open(folder).digest
+        assert open_evalset(other).digest != open_evalset(folder).digest
 
 
 def test_webdataset_reads_it(folder: str) -> None:
@@ -103,14 +104,14 @@ def test_missing_and_broken_pieces_are_named(folder: str, name: str, text: str |
     path = Path(folder) / name
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(DataError, match=message):
-        EvalSet.open(folder).split("test")
+        open_evalset(folder).split("test")
 
 
 def test_no_templates_is_an_error_only_for_prompts(folder: str) -> None:
     (Path(folder) / "zeroshot_classification_templates.txt").unlink()
-    opened = EvalSet.open(folder)
+    opened = open_evalset(folder)
     assert len(opened.split("test")) == 4
-    with pytest.raises(DataError, match="needs templates"):
+    with pytest.raises(DataError, match="has no prompt templates"):
         opened.prompts("cat")
 
 
@@ -119,19 +120,19 @@ def test_torn_tar_and_incomplete_sample(folder: str) -> None:
     whole = tar.read_bytes()
     tar.write_bytes(whole[:580])
     with pytest.raises(DataError, match="no end-of-archive mark in 580 bytes"):
-        EvalSet.open(folder).split("test")
+        open_evalset(folder).split("test")
     with TarWriter(str(tar)) as writer:
         writer.write("s0000000", {"webp": SAMPLES[0][0]})
     with pytest.raises(DataError, match="sample s0000000 has no cls"):
-        EvalSet.open(folder).split("test")
+        open_evalset(folder).split("test")
 
 
 def test_no_folder_and_other_types(folder: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="missing or empty"):
-        EvalSet.open(str(tmp_path / "nowhere"))
+        open_evalset(str(tmp_path / "nowhere"))
     (Path(folder) / "dataset_type.txt").write_text("retrieval\n")
-    with pytest.raises(DataError, match="retrieval set"):
-        EvalSet.open(folder).split("test")
+    with pytest.raises(DataError, match="has no txt member, which holds the captions of a retrieval set"):
+        open_evalset(folder).split("test")
 
 
 def test_bad_arguments_are_refused(tmp_path: Path) -> None:
@@ -149,8 +150,8 @@ def test_digits_evalset_is_the_held_out_scans(tmp_path: Path) -> None:
     folders = [str(tmp_path / name) for name in ("one", "two")]
     for folder in folders:
         write_digits_evalset(folder)
-    opened = EvalSet.open(folders[0])
-    assert opened.digest == EvalSet.open(folders[1]).digest
+    opened = open_evalset(folders[0])
+    assert opened.digest == open_evalset(folders[1]).digest
     assert (opened.classnames, opened.templates) == (WORDS, EVAL_TEMPLATES)
     for name, size in (("test", 450), ("train", 200)):
         labels = opened.split(name).labels

@@ -136,7 +136,7 @@
   }
 
   // --- section links: mark the one being read ------------------------------------------------------------------
-  const links = new Map(all("nav a").map((a) => [a.hash.slice(1), a]));
+  const links = new Map(all("nav a[href^='#']").map((a) => [a.hash.slice(1), a]));
   const reading = new IntersectionObserver(
     (entries) => {
       for (const entry of entries) {

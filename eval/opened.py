@@ -1,0 +1,77 @@
+"""Which suite measures which set, and whether all that they need is there: known before a model is loaded.
+
+Nothing is skipped in silence: a suite that no set is for, a set that no suite is for, a missing split are errors, so
+that a leaderboard cannot be partial without anybody noticing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import ConfigError
+from ..shards.evalsets.base import EvalSet, EvalSplit
+from ..shards.evalsets.open import open_evalset
+from .suites import Suite
+
+
+@dataclass(frozen=True)
+class OpenSet:
+    """A set with what is asked of it.
+
+    Attributes:
+        suites: those that measure it, in the config's order.
+        splits: the splits that they need, by name.
+    """
+
+    evalset: EvalSet
+    suites: list[Suite]
+    splits: dict[str, EvalSplit]
+
+    @property
+    def name(self) -> str:
+        """Name of the set."""
+        return self.evalset.name
+
+
+def open_sets(places: Sequence[str | EvalSet], suites: Sequence[Suite]) -> list[OpenSet]:
+    """Open every set with the splits that its suites need.
+
+    Args:
+        places: folders, or sets that are open.
+
+    Raises:
+        ConfigError: no set, no suite, two of the same name, a set or a suite that would measure nothing.
+        DataError: what is missing or broken, and where.
+    """
+    found = []
+    for place in places:
+        evalset = open_evalset(place) if isinstance(place, str) else place
+        mine = [suite for suite in suites if suite.measures(evalset)]
+        wanted = dict.fromkeys(split for suite in mine for split in suite.splits_of(evalset))
+        found.append(OpenSet(evalset, mine, {name: evalset.split(name) for name in wanted}))
+        for suite in mine:
+            suite.templates_for(evalset)
+    _require_distinct("suite", [suite.label for suite in suites], "give one of them a `name`")
+    _require_distinct("evaluation set", [one.name for one in found], "rename one of the folders, or give it a `name`")
+    for one in found:
+        if not one.suites:
+            raise ConfigError(
+                f"no suite measures {one.evalset.folder}, a {one.evalset.kind} set; add one to `eval.suites`, or "
+                "leave the set out"
+            )
+    for suite in suites:
+        if not any(suite in one.suites for one in found):
+            names = ", ".join(f"{one.name} ({one.evalset.kind})" for one in found)
+            raise ConfigError(
+                f"the suite {suite.label!r} measures {' and '.join(suite.kinds)} sets"
+                f"{f' called {list(suite.sets)}' if suite.sets else ''}, and none of the sets is one: {names}"
+            )
+    return found
+
+
+def _require_distinct(what: str, names: Sequence[str], remedy: str) -> None:
+    if not names:
+        raise ConfigError(f"there is no {what} to evaluate with")
+    if twice := next((n for n in names if names.count(n) > 1), None):
+        raise ConfigError(f"two {what}s are called {twice!r}; {remedy}")

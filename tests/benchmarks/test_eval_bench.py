@@ -1,0 +1,157 @@
+"""The evaluation benchmark's own parts: proportions, the layout that is written, how numbers are compared and counted."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import sys
+import tarfile
+import time
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from curate.eval.datacomp_tasks import TASKS
+from curate.shards.evalsets.open import open_evalset
+
+HERE = Path(__file__).parents[2] / "benchmarks"
+
+
+def module(name: str) -> ModuleType:
+    """A file of the folder, which is no package, and whose files import each other by their plain names."""
+    sys.path.insert(0, str(HERE))
+    try:
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", HERE / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        found = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = found
+        spec.loader.exec_module(found)
+        return found
+    finally:
+        sys.path.remove(str(HERE))
+
+
+sets, bench, side, metrics = (module(name) for name in ("eval_sets", "eval", "eval_side", "eval_metrics"))
+
+
+@pytest.mark.parametrize("mix", sorted(sets.MIXES))
+@pytest.mark.parametrize("factor", [1, 20, 100])
+def test_a_scaled_mix_keeps_pictures_and_prompts_in_proportion(mix, factor):
+    for one in sets.scaled(mix, factor):
+        floor = sets.MIN_PICTURES if one.pictures == sets.MIN_PICTURES else 0
+        assert one.pictures == max(floor, round(one.real.pictures / factor))
+        assert 1 <= one.templates <= one.real.templates or one.real.kind == "retrieval"
+        wanted = one.real.texts / factor
+        if one.real.kind != "retrieval" and wanted >= 10 * sets.MIN_CLASSES:
+            assert one.texts == pytest.approx(wanted, rel=0.15)
+    told = sets.proportions(mix, factor)
+    if factor <= 20:
+        assert told["written"]["texts_per_picture"] == pytest.approx(told["real"]["texts_per_picture"], rel=0.05)
+
+
+def test_the_mix_called_datacomp_has_as_many_pictures_as_the_40_tasks():
+    told = sets.proportions("datacomp", 1)["real"]
+    assert told["pictures"] == sum(task.size for task in TASKS)
+    captions = sum(task.size * 5 for task in TASKS if task.kind == "retrieval")
+    assert told["texts"] == pytest.approx(310_000 + captions, rel=0.01)
+    for real in sets.MIXES["datacomp"]:
+        same = [task for task in TASKS if task.key == real.name]
+        assert not same or (same[0].size, same[0].classes) == (real.pictures, real.classes)
+
+
+def test_sets_of_a_family_share_prompts_and_others_do_not():
+    found = {one.real.name: sets.words(one) for one in sets.scaled("default", 20)}
+    names, templates = found["imagenetv2"]
+    for small in ("imagenet-a", "imagenet-o"):
+        fewer, first = found[small]
+        assert fewer == names[: len(fewer)]
+        assert first == templates[: len(first)]
+    assert len(templates) == 80
+    assert not set(found["vtab/dtd"][0]) & set(found["voc2007_multilabel"][0])
+
+
+@pytest.mark.parametrize(("look", "kind", "size"), [("web", "WEBP", 500), ("jpeg", "JPEG", 640), ("small", "WEBP", 96)])
+def test_pictures_are_a_function_of_their_number_and_all_differ(look, kind, size):
+    first = sets.picture(look, (3, 1))
+    image = Image.open(io.BytesIO(first))
+    assert image.format == kind
+    assert max(image.size) == size or (look == "small" and max(image.size) in (32, 64, 96))
+    assert sets.picture(look, (3, 1)) == first
+    assert sets.picture(look, (3, 2)) != first
+
+
+@pytest.mark.parametrize("name", ["imagenet-o", "voc2007_multilabel", "flickr8k"])
+def test_what_is_written_is_read(tmp_path, name):
+    one = next(one for one in sets.scaled("default", 1000) if one.real.name == name)
+    files = [sets.picture("small", (0, i)) for i in range(one.pictures)]
+    sets.write_set(tmp_path, one, 0, files)
+    folder = sets.folder_of(tmp_path, name)
+    with tarfile.open(folder / "test" / "0.tar") as tar:
+        assert len(tar.getnames()) == 2 * one.pictures
+    found = open_evalset(str(folder))
+    split = found.split("test")
+    assert (found.kind, len(split), len(found.classnames)) == (one.real.kind, one.pictures, one.classes)
+    assert list(split.images()) == files
+    if name == "flickr8k":
+        assert split.captions is not None
+        assert len(split.captions.texts) == 5 * one.pictures
+        assert np.array_equal(split.captions.image, np.repeat(np.arange(one.pictures), 5))
+    elif name == "imagenet-o":
+        assert (np.unique(split.labels) < one.classes).all()
+    else:
+        assert split.right is not None
+        assert split.right.shape == (one.pictures, one.classes)
+        assert split.right.any(1).all()
+
+
+def test_the_largest_difference_is_told_and_a_missing_number_is_an_error():
+    theirs = {("a", "acc1"): 0.5, ("a", "acc5"): None, ("b", "acc1"): 0.25}
+    ours = {**theirs, ("b", "acc1"): 0.25 + 1e-9, ("b", "more"): 1.0}
+    largest, by_metric = bench.difference(ours, theirs)
+    assert largest == pytest.approx(1e-9, rel=1e-6)
+    assert by_metric == {"acc1": largest, "acc5": 0.0}
+    with pytest.raises(SystemExit, match="ours has not"):
+        bench.difference({("a", "acc1"): 0.5}, theirs)
+    with pytest.raises(SystemExit, match="None there"):
+        bench.difference({**theirs, ("a", "acc5"): 0.9}, theirs)
+
+
+def test_numbers_are_read_from_both_sides_files(tmp_path):
+    (tmp_path / "vtab_dtd.json").write_text(json.dumps({"metrics": {"acc1": 0.5, "acc5": float("nan")}}))
+    assert bench.their_metrics(tmp_path, ["vtab/dtd"]) == {("vtab/dtd", "acc1"): 0.5, ("vtab/dtd", "acc5"): None}
+    results = [{"dataset": "vtab-dtd", "metrics": {"acc1": 0.5, "acc5": None}}]
+    (tmp_path / "results.json").write_text(json.dumps({"results": results}))
+    assert bench.our_metrics(tmp_path, ["vtab/dtd"]) == bench.their_metrics(tmp_path, ["vtab/dtd"])
+
+
+def test_time_inside_another_part_counts_once():
+    def burn(seconds: float) -> None:
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+
+    parts = side.Parts(time.monotonic())
+    parts.switch("rest")
+    inner = parts.timed("texts", lambda: burn(0.05))
+
+    def outer() -> None:
+        burn(0.1)
+        inner()
+
+    parts.timed("images", outer)()
+    parts.switch("end")
+    assert parts.seconds["texts"][0] == pytest.approx(0.05, abs=0.03)
+    assert parts.seconds["images"][0] == pytest.approx(0.1, abs=0.03)
+
+
+def test_every_task_has_a_suite_that_finds_its_main_metric(capsys):
+    found = metrics.run(2000)
+    assert [t["task"] for t in found["tasks"]] == [task.key for task in TASKS]
+    for told, task in zip(found["tasks"], TASKS, strict=True):
+        assert told["main_metric"] == task.metric
+        assert task.metric is None or 0 <= told["value"] <= 1
