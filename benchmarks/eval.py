@@ -12,8 +12,8 @@ mAP, image and text recall@1, 5, 10.
 How much is gained depends on how many texts there are per picture: a picture costs both sides the same forward, while
 a prompt is cut to its length here and encoded once however many sets share it. So two mixes are measured: ``default``
 (3.8 texts per picture: the sets that one runs on a CPU) and ``datacomp`` (0.46, all 40 tasks of DataComp); and
-``by_ratio`` tells from the measured costs what any ratio gives. Sets are scaled down by ``factor``, which makes start-up
-weigh more than it does in the world: ``full_size`` is the ratio with everything but start-up multiplied by it.
+``by_ratio`` tells from the measured costs what any ratio gives. Sets are scaled down by ``factor``, which makes
+start-up weigh more than it does in the world: ``full_size`` is the ratio with all but start and exit multiplied by it.
 
 The model is ViT-B-32, which DataComp trains at its small and medium scales and the largest that one evaluates on CPUs;
 ``--model ViT-S-32`` is the smallest of open_clip's plain ones.
@@ -47,13 +47,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import eval_compare
 import eval_sets
 import eval_weights
 import peers
 
 HERE = Path(__file__).parent
 REQUIREMENTS = (
-    "--no-deps",  # torch, torchvision, open_clip, scikit-learn and Pillow are this environment's: the same on both sides
+    "--no-deps",  # torch, torchvision, open_clip, scikit-learn and Pillow are ours: the same on both sides
     "clip-benchmark==1.6.2",
     "numpy==2.3.5",
     "webdataset==1.0.2",
@@ -65,7 +66,8 @@ FACTORS = {"default": 100.0, "datacomp": 500.0}
 QUICK = {"default": 400.0, "datacomp": 4000.0}
 BATCH = 64  # clip-benchmark's default
 SIDES = ("clip_benchmark", "ours")
-PARTS = ("start", "images", "texts", "metrics", "rest")
+PARTS = ("start", "images", "texts", "metrics", "rest", "exit")
+ONCE = ("start", "exit")  # what does not grow with the sets
 
 Run = dict[str, Any]
 
@@ -96,6 +98,8 @@ def measured(side: str, options: dict[str, Any], folder: Path) -> Run:
     if cpu["code"]:
         raise SystemExit(f"{side} ended with status {cpu['code']}:\n{(folder / 'words.txt').read_text()[-3000:]}")
     found = json.loads((folder / "parts.json").read_text())
+    in_all = [cpu["user"] + cpu["system"] - found["children_cpu"], cpu["wall"]]
+    found["parts"]["exit"] = [all_ - sum(p[i] for p in found["parts"].values()) for i, all_ in enumerate(in_all)]
     return {
         "cpu_s": cpu["user"] + cpu["system"],
         "wall_s": cpu["wall"],
@@ -104,42 +108,6 @@ def measured(side: str, options: dict[str, Any], folder: Path) -> Run:
         "out": str(folder / "out"),
         **found,
     }
-
-
-def their_metrics(out: Path, names: list[str]) -> dict[tuple[str, str], float | None]:
-    """What clip-benchmark wrote, by set and metric; its NaN is None."""
-    found: dict[tuple[str, str], float | None] = {}
-    for name in names:
-        for metric, value in json.loads((out / f"{name.replace('/', '_')}.json").read_text())["metrics"].items():
-            found[name, metric] = None if value != value else value
-    return found
-
-
-def our_metrics(out: Path, names: list[str]) -> dict[tuple[str, str], float | None]:
-    """What we wrote, by set and metric."""
-    plain = {name.replace("/", "-"): name for name in names}
-    results = json.loads((out / "results.json").read_text())["results"]
-    return {(plain[r["dataset"]], metric): value for r in results for metric, value in r["metrics"].items()}
-
-
-def difference(
-    ours: dict[tuple[str, str], float | None], theirs: dict[tuple[str, str], float | None]
-) -> tuple[float, dict[str, float]]:
-    """Largest difference over the metrics that clip-benchmark has, and the largest of each metric.
-
-    Raises:
-        SystemExit: one of them is missing here, or only one side has a number.
-    """
-    largest: dict[str, float] = {}
-    for (name, metric), value in theirs.items():
-        if (name, metric) not in ours:
-            raise SystemExit(f"{name}: clip-benchmark has {metric}, ours has not")
-        mine = ours[name, metric]
-        if (mine is None) != (value is None):
-            raise SystemExit(f"{name}: {metric} is {mine} here and {value} there")
-        gap = 0.0 if mine is None or value is None else abs(mine - value)
-        largest[metric] = max(largest.get(metric, 0.0), gap)
-    return max(largest.values()), largest
 
 
 def medians(runs: list[Run]) -> dict[str, Any]:
@@ -157,7 +125,10 @@ def medians(runs: list[Run]) -> dict[str, Any]:
         "wall_s": middle([r["wall_s"] for r in runs]),
         "peak_bytes": max(r["peak_bytes"] for r in runs),
         "parts": {
-            name: {"cpu_s": middle([part(r, name, 0) for r in runs]), "wall_s": middle([part(r, name, 1) for r in runs])}
+            name: {
+                "cpu_s": middle([part(r, name, 0) for r in runs]),
+                "wall_s": middle([part(r, name, 1) for r in runs]),
+            }
             for name in PARTS
         },
     }
@@ -167,7 +138,7 @@ def costs(side: dict[str, Any], told: dict[str, Any]) -> dict[str, float]:
     """CPU seconds per thousand pictures and per thousand texts, and of what there is once."""
     parts = {name: values["cpu_s"] for name, values in side["parts"].items()}
     return {
-        "start_s": parts["start"],
+        "once_s": sum(parts[name] for name in ONCE),
         "per_1000_pictures_s": parts["images"] / told["pictures"] * 1e3,
         "per_1000_texts_s": parts["texts"] / told["texts"] * 1e3,
         "other_s": parts["metrics"] + parts["rest"],
@@ -218,8 +189,9 @@ def one_mix(mix: str, options: argparse.Namespace, folder: Path) -> dict[str, An
     for number in range(options.rounds):
         for side in SIDES if number % 2 else SIDES[::-1]:
             runs[side].append(run(side, f"round-{number}"))
-    theirs = their_metrics(Path(runs["clip_benchmark"][0]["out"]), names)
-    gap, by_metric = difference(our_metrics(Path(runs["ours"][0]["out"]), names), theirs)
+    theirs = eval_compare.their_metrics(Path(runs["clip_benchmark"][0]["out"]), names)
+    ours = eval_compare.our_metrics(Path(runs["ours"][0]["out"]), names)
+    gap, by_metric = eval_compare.difference(ours, theirs)
     sides = {side: medians(found) for side, found in runs.items()}
     cost = {side: costs(found, told["written"]) for side, found in sides.items()}
     least = run("floor", "floor")
@@ -231,8 +203,8 @@ def one_mix(mix: str, options: argparse.Namespace, folder: Path) -> dict[str, An
     def full_size(clock: str) -> float:
         total = {}
         for side, found in sides.items():
-            start = found["parts"]["start"][clock]
-            total[side] = start + factor * (found[clock] - start)
+            once = sum(found["parts"][name][clock] for name in ONCE)
+            total[side] = once + factor * (found[clock] - once)
         return total["ours"] / total["clip_benchmark"]
 
     return {
@@ -257,7 +229,9 @@ def one_mix(mix: str, options: argparse.Namespace, folder: Path) -> dict[str, An
 def show(mix: str, found: dict[str, Any]) -> None:
     """Tables for people."""
     real, written = found["proportions"]["real"], found["proportions"]["written"]
-    print(f"\n{mix}: {real['pictures']} pictures and {real['texts']} texts / {found['proportions']['factor']:g}", end="")
+    print(
+        f"\n{mix}: {real['pictures']} pictures and {real['texts']} texts / {found['proportions']['factor']:g}", end=""
+    )
     print(f" = {written['pictures']} and {written['texts']} ({written['texts_per_picture']} texts per picture)")
     print(f"{'CPU s':12}{'clip-benchmark':>16}{'ours':>10}{'ratio':>8}")
     theirs, ours = (found["sides"][side] for side in SIDES)

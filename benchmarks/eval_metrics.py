@@ -93,7 +93,9 @@ def words(task: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         names = [f"{field}: {field} {i}" for field in ("age", "gender") for i in range(sizes[field])]
         names += [f"race: {race}" for race in RACES[: sizes["race"]]]
         names += [f"toxic: word {i}" for i in range(21)]
-        return tuple(names), tuple(f"{field}: a photo of a {{c}} person" for field in ("age", "gender", "race", "toxic"))
+        return tuple(names), tuple(
+            f"{field}: a photo of a {{c}} person" for field in ("age", "gender", "race", "toxic")
+        )
     family = "imagenet" if task.key.startswith("imagenet") else task.key
     templates = tuple(f"a photo {i} of the {{c}}." for i in range(TEMPLATES.get(task.key, 2)))
     return tuple(f"{family} class {i}" for i in range(task.classes or 0)), templates

@@ -14,7 +14,7 @@ Mixes:
 
 ``default``   what is run on a CPU: sets of at most 10,000 pictures, of which nearly all prompts are ImageNet's 80
               templates and captions. 1 picture : 3.8 texts.
-``datacomp``  all 40 tasks of DataComp, small ones lumped together: 732,000 pictures, 310,000 prompts and 30,000 captions.
+``datacomp``  all 40 tasks of DataComp, most lumped together: 732,000 pictures, 310,000 prompts, 30,000 captions.
 """
 
 from __future__ import annotations
@@ -187,7 +187,13 @@ def captions(rng: np.random.Generator, count: int) -> list[str]:
     names, _ = _imagenet()
     who = ("a man", "two women", "a young boy", "several people", "a girl in a red coat", "an old couple", "a player")
     does = ("is holding", "walks past", "is looking at", "stands next to", "is sitting on", "plays with", "points at")
-    where = ("on a sunny day in the park", "near the old harbour", "at night", "in front of a small house", "on a table")
+    where = (
+        "on a sunny day in the park",
+        "near the old harbour",
+        "at night",
+        "in front of a small house",
+        "on a table",
+    )
 
     def one(among: Any) -> str:
         return str(among[int(rng.integers(len(among)))])

@@ -21,8 +21,10 @@ from .vtab_tasks import vtab_means
 
 Record = Mapping[str, Any]
 
-DATACOMP_TYPES = ("zero_shot", "retrieval", "association", "winogavil", "fairness")
+DATACOMP_TYPES = ("zero_shot", "retrieval", "association", "fairness")
 """Suites that follow DataComp's protocols."""
+UNTRAINED_TYPES = (*DATACOMP_TYPES, "multi_label", "compositional")
+"""Suites that measure a model as it is, over the whole of a set."""
 GROUPS = ("ImageNet", "ImageNet dist. shifts", "VTAB", "Retrieval", "Average")
 _NAMES = {"VTAB": "VTAB (13 tasks, zero-shot)", "Average": "average of 38"}
 
@@ -88,7 +90,7 @@ def capability_aggregates(
     values: dict[str, float] = {}
     for record in records:
         value = main_value(record)
-        if value is not None and record.get("task", "").startswith("zeroshot") and record.get("type") != "multilingual":
+        if value is not None and record.get("type") in UNTRAINED_TYPES:
             values.setdefault(record["dataset"], value)
     found = []
     for capability, mine in members(list(values), capabilities).items():

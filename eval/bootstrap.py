@@ -49,7 +49,7 @@ class Units:
     @property
     def estimate(self) -> float:
         """The mean as it was measured."""
-        return math.fsum(self.top) / math.fsum(self.bottom)
+        return float(self.top.sum() / self.bottom.sum())
 
 
 def influence(units: Units) -> np.ndarray:

@@ -20,7 +20,7 @@ import numpy as np
 from scipy import special
 
 from ..errors import DataError
-from .bootstrap import influence, interval, sign_flip, standard_error
+from .bootstrap import CELLS, Units, influence, interval, sign_flip, standard_error
 from .contributions import Contributions, difference, mean_of
 from .statistics import (
     LEVEL,
@@ -64,8 +64,12 @@ def compare_samples(
     names: tuple[str, str] = ("first", "second"),
     seed: int = 0,
     level: float = LEVEL,
+    draw: bool = True,
 ) -> PairedSamples:
     """Compare two models by a metric of their stored rows.
+
+    Args:
+        draw: whether to draw samples and signs again; else interval and p are normal ones (McNemar is always exact).
 
     Raises:
         DataError: they were measured on different samples; names the first that differs.
@@ -82,13 +86,18 @@ def compare_samples(
         detectable = minimum_detectable_effect(standard_error(units), level=level) if differing else None
     return PairedSamples(
         found.estimate,
-        interval(units, seed, level)[0] if differing else None,
-        test.p if test else sign_flip(units, seed),
+        interval(units, seed, level, cells=CELLS if draw else 0)[0] if differing else None,
+        test.p if test else sign_flip(units, seed) if draw else _normal_p(units),
         test,
         differing / n,
         detectable,
         n,
     )
+
+
+def _normal_p(units: Units) -> float:
+    error = standard_error(units)
+    return 2 * float(special.ndtr(-abs(units.estimate) / error)) if error else 1.0
 
 
 Basis = Literal["seeds", "samples"]
@@ -107,7 +116,7 @@ class ArmDifference:
         both: 95 % interval for other seeds and other images; None without either.
         wins, losses: samples that only one arm got right, over all common seeds; None unless right or wrong.
         detectable: smallest difference that the basis would have found; None where nothing varied.
-        by_seed: seed -> the two models on the same samples.
+        by_seed: seed -> the two models on the same samples; with several seeds without drawing (`compare_samples`).
     """
 
     basis: Basis
@@ -144,7 +153,7 @@ def compare_arms(
         return None
     common = list(over_seeds.values)
     by_seed = {
-        s: compare_samples(rows[0][s], rows[1][s], _named(names, s), seed, level)
+        s: compare_samples(rows[0][s], rows[1][s], _named(names, s), seed, level, draw=len(common) == 1)
         for s in common
         if s in rows[0] and s in rows[1]
     }

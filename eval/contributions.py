@@ -25,6 +25,9 @@ from .statistics import LEVEL, Interval, wilson
 _CLASSES = re.compile(r"(?:(?:vtab1k|fast)_)?(?:[a-z0-9]+_)?(acc1|acc5|mean_per_class_recall)")
 _RECALL = re.compile(r"(image|text)_retrieval_recall@(\d+)")
 _GROUP = re.compile(r"acc_(top5_)?(.+):(\d+)")
+_LANGUAGE = re.compile(r"acc1:(.+)")
+AGREES = 1e-6
+"""Stored rows give the recorded number to within this; some metrics were averaged in float32."""
 _JACCARD = re.compile(r"jaccard_score_(\d+)(?:-(\d+))?")
 
 
@@ -65,17 +68,21 @@ class Contributions:
         return alone and bool(np.isin(self.value, (0, 1)).all() and (self.weight == self.weight[0]).all())
 
 
-def contributions(table: pa.Table, metric: str) -> Contributions | None:
+def contributions(table: pa.Table, metric: str, value: float | None = None) -> Contributions | None:
     """What each stored row adds to a metric, as `SampleOutcomes.table` stored them.
+
+    Args:
+        value: the recorded metric; where one column may belong to one of several metrics (shots), it tells which.
 
     Returns:
         None where the metric is not a mean of rows, or the columns that it needs are not there, or it has no row.
     """
-    for rule in (_of_classes, _of_retrieval, _of_group, _of_association, _of_columns):
+    for rule in (_of_classes, _of_retrieval, _of_group, _of_association, _of_languages, _of_columns):
         found = rule(table, metric)
         if found is not None:
             return found if len(found.value) and found.weight.sum() > 0 else None
-    return None
+    shots = _of_draws(table, metric)
+    return shots if shots is not None and value is not None and abs(shots.estimate - value) <= AGREES else None
 
 
 def _array(table: pa.Table, name: str) -> np.ndarray:
@@ -121,7 +128,7 @@ def _of_retrieval(table: pa.Table, metric: str) -> Contributions | None:
     """Recall of one direction, or the mean of both; a picture and its captions are one unit."""
     if not _has(table, "direction", "rank", "owner"):
         return None
-    direction = table["direction"].combine_chunks()
+    direction = table["direction"].cast(pa.string())
     match = _RECALL.fullmatch(metric)
     if not match and metric != "mean_recall@1":
         return None
@@ -166,6 +173,27 @@ def _of_association(table: pa.Table, metric: str) -> Contributions | None:
     return _rows(table, score, wanted)
 
 
+def _of_languages(table: pa.Table, metric: str) -> Contributions | None:
+    """Top-1 in one language, or the mean over languages; a picture in all its languages is one unit."""
+    match = _LANGUAGE.fullmatch(metric)
+    if not match or not _has(table, "language", "correct"):
+        return None
+    if match[1] != "mean":
+        return _rows(table, _array(table, "correct"), pc.equal(table["language"], match[1]).to_numpy())  # pyright: ignore[reportAttributeAccessIssue]
+    _, language, size = np.unique(_array(table, "language").astype(str), return_inverse=True, return_counts=True)
+    _, cluster = np.unique(_array(table, "key").astype(str), return_inverse=True)
+    right = _array(table, "correct").astype(np.float64)
+    return Contributions(_keys(table), right, 1 / size[language], cluster.astype(np.int64))
+
+
+def _of_draws(table: pa.Table, metric: str) -> Contributions | None:
+    """Few-shot accuracy, mean over draws of the shots: a sample counts by the share of draws that got it right."""
+    if not metric.startswith("fewshot_acc1@") or not _has(table, "right_draws"):
+        return None
+    right = _array(table, "right_draws").astype(np.float64)
+    return _rows(table, right / max(1.0, right.max(initial=0.0)))
+
+
 _COLUMNS = {"acc": "correct", "acc_avg": "correct", "image_acc": "image_correct", "text_acc": "text_correct"}
 
 
@@ -205,7 +233,7 @@ def estimate(found: Contributions, seed: int = 0, level: float = LEVEL, draw: bo
     if ends is not None:
         return Estimate(found.estimate, (max(ends[0], 0.0), min(ends[1], 1.0)), kind)
     if np.isin(found.value, (0, 1)).all() and found.estimate in (0.0, 1.0):
-        n = int(units.bottom.sum() ** 2 / np.square(units.bottom).sum())
+        n = round(units.bottom.sum() ** 2 / np.square(units.bottom).sum())
         return Estimate(found.estimate, wilson(n if found.estimate else 0, n, level), "wilson_effective")
     return Estimate(found.estimate, None, None)
 

@@ -1,8 +1,8 @@
 """DataComp's 40 evaluation tasks, as data: sizes, main metrics and the groups that its leaderboard averages.
 
-The table of the benchmark's task list (Gadre et al., "DataComp", NeurIPS 2023, appendix on evaluation), so that a result
-can be named, checked and averaged as everybody else's is. 38 tasks have a main metric and enter the average; the two
-fairness tasks without one never do. What DataComp calls VTAB are 13 zero-shot tasks, *not* the 19 of VTAB-1k.
+The table of the benchmark's task list (Gadre et al., "DataComp", NeurIPS 2023, appendix on evaluation), so that a
+result can be named, checked and averaged as everybody else's is. 38 tasks have a main metric and enter the average;
+the two fairness tasks without one never do. What DataComp calls VTAB are 13 zero-shot tasks, *not* the 19 of VTAB-1k.
 `tasks.py` looks sets up in it, `aggregates.py` averages.
 """
 

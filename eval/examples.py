@@ -21,7 +21,7 @@ from ..errors import DataError
 from ..shards import storage
 from ..shards.evalsets.base import EvalSet, EvalSplit
 from ..shards.images.image import ImageError, decode_rgb
-from .result_files import RESULTS
+from .result_files import read_results
 
 SIDE = 112  # longest side of a small copy, pixels
 QUALITY = 80
@@ -73,7 +73,7 @@ def seen_on(models: Sequence[tuple[str, str]], dataset: str) -> list[Seen]:
     for arm, folder in models:
         if arm in found:
             continue
-        records = [r for r in storage.read_json(storage.join(folder, RESULTS))["results"] if r["dataset"] == dataset]
+        records = [r for r in read_results(folder)["results"] if r["dataset"] == dataset]
         records.sort(key=lambda r: r["type"] != "zero_shot")
         record = next((r for r in records if suite is None or r["suite"] == suite), None)
         if record is not None:

@@ -1,10 +1,11 @@
 """VTAB-1k's light-weight fine-tuning: a copy of an image tower with a new head, trained on a thousand pictures.
 
-The recipe of Zhai et al. (arXiv 1910.04867), which has nothing to choose: all parameters, SGD with momentum 0.9, batches
-of 64, a learning rate of 0.01 that is warmed up over the first 8 % of the steps and divided by ten at 30, 60 and 90 %, a
-head that starts at zero, 1,000 steps, no augmentation. Pictures are squashed to the model's input (bilinear) and put in
-its range. The encoder stays as it was: a deep copy is trained, in float32. The same seed gives the same bits on a CPU.
-The price: 64,000 training images a task; hours on a CPU core for a ViT-B/32, a few minutes on a GPU.
+The recipe of Zhai et al. (arXiv 1910.04867), which has nothing to choose: all parameters, SGD with momentum 0.9,
+batches of 64, a learning rate of 0.01 that is warmed up over the first 8 % of the steps and divided by ten at 30, 60
+and 90 %, a head that starts at zero, 1,000 steps, no augmentation. Pictures are squashed to the model's input
+(bilinear) and put in its range. The encoder stays as it was: a deep copy is trained, in float32. The same seed gives
+the same bits on a CPU.
+The price: 64,000 training images a task, some three hours of two CPU cores for a ViT-B/32; it is made for a GPU.
 
 All test pictures are scored (VTAB's own code drops the last batch where it is not full).
 """
@@ -146,7 +147,7 @@ def fine_tune(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
             if not np.isfinite(losses[-1]):
                 raise DataError(f"fine-tuning went astray: the loss of step {step} is {losses[-1]}")
             if progress:

@@ -132,7 +132,7 @@ def _prepared_features(
             tower.pooled = True
         try:
             steps = _in_order(whole if on_cpu else prepare, drawn, step, threads, inline=on_cpu and threads == 1)
-            for group in _joined(steps, 1 if on_cpu else largest // step):
+            for group in _joined(steps, 1 if on_cpu else max(1, largest // step)):
                 put(group if on_cpu else forward(group))
         finally:
             for tower in pooling:

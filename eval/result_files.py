@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import pyarrow.parquet as pq
 
+from ..errors import DataError
 from ..shards import storage
 from ..shards.evalsets.base import EvalSet
 from .aggregates import aggregates
@@ -31,6 +32,21 @@ if TYPE_CHECKING:
 FORMAT = 2
 RESULTS = "results.json"
 _UNIFORM = ("acc1", "mean_per_class_recall")  # metrics in which a uniform guess reaches one over the classes
+
+
+def read_results(folder: str) -> dict[str, Any]:
+    """The ``results.json`` that `evaluate` wrote in a folder.
+
+    Raises:
+        DataError: there is none, or it is of another format.
+    """
+    path = storage.join(folder, RESULTS)
+    if not storage.exists(path):
+        raise DataError(f"{path} is missing; the evaluation is not finished")
+    value = storage.read_json(path)
+    if value.get("format") != FORMAT:
+        raise DataError(f"{path} has format {value.get('format')}, not {FORMAT}; evaluate again")
+    return value
 
 
 class Written(NamedTuple):

@@ -18,11 +18,8 @@ import pyarrow.parquet as pq
 from ..errors import DataError
 from ..registry import unknown
 from ..shards import storage
-from .contributions import Contributions, contributions
+from .contributions import AGREES, Contributions, contributions
 from .result_files import FORMAT, RESULTS
-
-AGREES = 1e-6
-"""Stored rows give the recorded number to within this; some metrics were averaged in float32."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,8 @@ class Row:
 
 def contributions_of(row: Row, table: pa.Table, metric: str) -> Contributions | None:
     """As `Row.contributions`, of rows that were read before."""
-    found, value = contributions(table, metric), row.metric(metric)
+    value = row.metric(metric)
+    found = contributions(table, metric, value)
     if found is None or value is None:
         return None
     if abs(found.estimate - value) > AGREES:
@@ -143,6 +141,12 @@ def tidy(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return found
 
 
+def has_recalls(row: Row) -> bool:
+    """Whether it has a table of right answers per class (classifications of one label have)."""
+    table = row.record.get("per_class")
+    return bool(table) and "correct" in table[0]
+
+
 def class_column(row: Row, name: str) -> np.ndarray:
     """One column ``(classes,)`` of the per-class table."""
     return np.array([entry[name] for entry in row.record["per_class"]], np.float64)
@@ -155,7 +159,7 @@ def class_recall(rows: Sequence[Row], dataset: str, suite: str) -> dict[str, lis
     """
     found: dict[str, list[Row]] = {}
     for row in rows:
-        if (row.dataset, row.suite) == (dataset, suite) and row.record.get("per_class"):
+        if (row.dataset, row.suite) == (dataset, suite) and has_recalls(row):
             found.setdefault(row.arm, []).append(row)
     table: dict[str, list[float | None]] = {}
     for arm, seeds in found.items():

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import DataError
 from .compare import compare_arms
-from .result_rows import Row, class_column, class_recall, gather, tidy
+from .result_rows import Row, class_column, class_recall, gather, has_recalls, tidy
 from .statistics import (
     Interval,
     McNemar,
@@ -192,7 +192,7 @@ def _over_classes(
 ) -> Interval | None:
     """Bootstrap over classes of the mean difference over `seeds` in accuracy or in mean per-class recall."""
     rows = [side[s] for side in (arm, control) for s in seeds]
-    if not metric.endswith(("acc1", "mean_per_class_recall")) or not all(r.record.get("per_class") for r in rows):
+    if not metric.endswith(("acc1", "mean_per_class_recall")) or not all(has_recalls(r) for r in rows):
         return None
     size = class_column(arm[seeds[0]], "n")
     right = sum(
@@ -204,7 +204,7 @@ def _over_classes(
 
 def _mcnemar(first: Row, second: Row) -> McNemar | None:
     """Of the first guesses of two classifiers; None for what has no per-class table."""
-    if not first.record.get("per_class"):
+    if not (has_recalls(first) and has_recalls(second)):
         return None
     keys, right = first.outcomes()
     other_keys, other_right = second.outcomes()

@@ -9,7 +9,8 @@ alone, because a matrix product's last bit depends on its shape.
 Ties: of equal scores the lower number comes first, in both directions, as in a stable sort. A model that gives all
 pictures the same embedding so gets a rank that is a matter of numbering, not rank 0 everywhere.
 
-On one thread 5,000 pictures with 25,000 captions of 512 numbers cost 1.15 s for the product and 0.4 s for the rest.
+On one thread 5,000 pictures with 25,000 captions of 512 numbers cost 1.7 s, 1.2 s of it the product itself; sorting all
+scores costs 24 s and 2.6 GB.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from .principal_axes import ROWS, PrincipalAxes, principal_axes
 from .train_samples import evenly_spaced
 
 RELATIVE_PENALTIES = np.logspace(-6, 4, 31)
-"""Penalties as multiples of the mean eigenvalue of the Gram matrix: 3 a decade. Free of the features' scale and of n."""
+"""Penalties as multiples of the mean eigenvalue of the Gram matrix: 3 a decade. Free of n and of scale."""
 LEFT_OUT = 10_000
 
 

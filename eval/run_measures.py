@@ -15,16 +15,15 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import DataError
-from ..shards import storage
 from .capabilities import members
 from .contributions import check_same
-from .result_files import FORMAT, RESULTS
+from .result_files import read_results as read_folder
 from .result_rows import Row
 from .tasks import datacomp_task
 
 METRICS = 24
 """Most metrics of one protocol that are shown; the main one and then the first. All are in the runs' own files."""
-_OF_GROUPS = re.compile(r"(acc|count|recall|F1-macro)_.+:\d+")
+_OF_GROUPS = re.compile(r".+_.+:\d+")
 _WORDS = {
     "dataset_digest": "test set",
     "text_hash": "templates or class names",
@@ -75,13 +74,10 @@ def read_results(model: Evaluated) -> Results:
     Raises:
         DataError: they are missing or of another format.
     """
-    path = storage.join(model.folder, RESULTS)
-    if not storage.exists(path):
-        raise DataError(f"{path} is missing; the evaluation of {model.name} is not finished")
-    value = storage.read_json(path)
-    if value.get("format") != FORMAT:
-        raise DataError(f"{path} has format {value.get('format')}, not {FORMAT}; evaluate {model.name} again")
-    return Results(model, value)
+    try:
+        return Results(model, read_folder(model.folder))
+    except DataError as error:
+        raise DataError(f"{model.name}: {error}") from error
 
 
 @dataclass

@@ -13,13 +13,13 @@ import numpy as np
 
 from ..errors import DataError
 from .aggregates import DATACOMP_TYPES
-from .result_rows import class_column
+from .result_rows import class_column, has_recalls
 from .robustness import Accuracy, Scale, effective_robustness, pairs
 from .run_measures import Protocol, Results
 from .run_values import ArmModels, Measured
 from .statistics import mean_over_seeds, wilson
 
-CELLS = 16_000
+CELLS = 12_000
 """Recalls of classes on a page, about 7 bytes each."""
 FEWEST = 10
 CONFUSIONS = 2_400
@@ -27,8 +27,8 @@ CONFUSIONS = 2_400
 
 
 def per_class(found: Sequence[Protocol], arms: Sequence[ArmModels]) -> dict[str, Any]:
-    """Recall of every class (mean over seeds) per arm, of each protocol that has classes."""
-    with_classes = [p for p in found if p.record.get("per_class")]
+    """Recall of every class (mean over seeds) per arm, of each protocol that has recalls of classes."""
+    with_classes = [p for p in found if all(has_recalls(row) for row in p.rows.values())]
     most = max(FEWEST, CELLS // max(1, len(arms) * len(with_classes)))
     told = {}
     for protocol in with_classes:
@@ -52,7 +52,7 @@ def per_class(found: Sequence[Protocol], arms: Sequence[ArmModels]) -> dict[str,
 
 def _recall(protocol: Protocol, arm: ArmModels, size: np.ndarray) -> np.ndarray | None:
     mine = [protocol.rows[m] for m in arm.models.values() if m in protocol.rows]
-    if not mine or not all(row.record.get("per_class") for row in mine):
+    if not mine:
         return None
     return np.mean([class_column(row, "correct") for row in mine], axis=0) / np.maximum(size, 1)
 
@@ -60,7 +60,7 @@ def _recall(protocol: Protocol, arm: ArmModels, size: np.ndarray) -> np.ndarray 
 def confusion(found: Sequence[Protocol], arms: Sequence[ArmModels]) -> dict[str, Any]:
     """The commonest mistakes per arm, summed over seeds, as (true, predicted, count) with numbers of ``names``."""
     with_mistakes = [p for p in found if p.record.get("most_confused")]
-    most = max(3, min(20, CONFUSIONS // max(1, len(arms) * len(with_mistakes))))
+    most = max(2, min(20, CONFUSIONS // max(1, len(arms) * len(with_mistakes))))
     told = {}
     for protocol in with_mistakes:
         table = protocol.record["per_class"]

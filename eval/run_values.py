@@ -15,10 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from .compare import ArmDifference, compare_arms, covariance
-from .contributions import Contributions, contributions, estimate, mean_of
+from .contributions import AGREES, Contributions, contributions, estimate, mean_of
 from .ranks import rank_intervals, tie_groups
 from .recomputed import interval as recomputed_interval
-from .result_rows import AGREES
 from .run_measures import Protocol, higher_is_better
 from .statistics import Interval, against_chance, mean_over_seeds, paired_difference
 
@@ -83,7 +82,7 @@ def measured(protocol: Protocol, tables: Mapping[int, pa.Table], metric: str, fu
     found = Measured(protocol.measure(metric), value, {}, {}, None, 1 if higher_is_better(metric) else -1)
     kinds: dict[str, None] = {}
     for m, v in value.items():
-        rows = contributions(tables[m], metric)
+        rows = contributions(tables[m], metric, v)
         if rows is None:
             ends, kind = recomputed_interval(tables[m], metric, v) if full else None, "bootstrap"
         elif abs(rows.estimate - v) > AGREES:
@@ -116,12 +115,12 @@ def arm_values(found: Measured, arms: Sequence[ArmModels]) -> list[list[float | 
 
 def chance_tests(
     found: Measured, metric: str, chance: float | None, n: int, models: int
-) -> list[dict[str, Any] | None] | None:
-    """Whether each model can be told from guessing; None for what is not a plain top-1 accuracy."""
+) -> list[list[Any] | None] | None:
+    """Whether each model can be told from guessing, and p; None for what is not a plain top-1 accuracy."""
     if chance is None or not metric.endswith("acc1") or found.kind != "wilson":
         return None
     tests = {m: against_chance(round(v * n), n, chance) for m, v in found.value.items()}
-    return [{"p": tests[m].p, "verdict": tests[m].verdict} if m in tests else None for m in range(models)]
+    return [[tests[m].verdict, round(tests[m].p, 5)] if m in tests else None for m in range(models)]
 
 
 def paired_with(found: Measured, arms: Sequence[ArmModels], control: int) -> list[dict[str, Any] | None]:
@@ -216,7 +215,7 @@ class Pairs:
         intervals = self._rank_intervals(scores, seed)
         told: list[dict[str, Any] | None] = [None] * len(self.arms)
         for place, k in enumerate(order, start=1):
-            low, high = intervals[k] if intervals else (None, None)
+            low, high = (int(end) for end in intervals[k]) if intervals else (None, None)
             best = k == order[0] or not self.told_apart(there[order[0]], there[k])
             told[there[k]] = {"place": place, "rank": rank[k], "low": low, "high": high, "best": best}
         return told

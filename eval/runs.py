@@ -2,9 +2,10 @@
 
 `compare_models(models, control)` reads the folders that `evaluate` wrote, and never averages over things that were
 measured differently: another set, other templates, options or versions make another *measure*, and `differs` says
-which. Values are rounded to 6 decimals, other numbers to 5; everything is strict JSON (null, never NaN); the same inputs
-give the same bytes. Twenty runs on forty tasks stay below 1 MB, because tables of classes and pairs are cut to what a
-page can show (`shown` < `of` says so). All numbers `low`, `high` are 95 % intervals.
+which. Values are rounded to 6 decimals, other numbers to 5; everything is strict JSON (null, never NaN); the same
+inputs give the same bytes. Twenty runs of one arm with three seeds on forty tasks are 0.7 MB, with two arms 1.2 MB:
+tables of classes and pairs are cut to what a page can show (`shown` < `of` says so), values of models are not. All
+numbers `low`, `high` are 95 % intervals.
 
 Indices: `m` = place in "models", `a` = place in "arms", `q` = place in "protocols"; a measure's id is a string.
 Arrays "per model" have one entry per model in order, "per arm" one per arm; null = not measured.
@@ -29,13 +30,13 @@ Arrays "per model" have one entry per model in order, "per arm" one per arm; nul
  "values": {measure: [[value, low, high] | null per model]},      low, high: other test images; null without outcomes
  "arm_values": {measure: [[mean, low, high, seeds] | null per arm]},   low, high: other seeds (t); one seed: as above
  "paired": {measure: [{"difference", "low", "high", "p", "p_holm", "basis": "seeds" | "samples", "seeds": n,
-             "samples": [low, high] | null,          other images alone
+             "samples": [low, high] | null,          other images alone (these two: left out on very large pages)
              "both": [low, high] | null,             other seeds and other images
              "wins", "losses",                       images that only one got right, all seeds; null unless 0/1 outcomes
              "detectable": smallest difference that this comparison would have found} | null per arm]},
  "pairs": {measure: [[a, b, difference, low, high]...]} main measures; a < b, arm a minus arm b; {} if too many
  "family": {"tests": 12, "sentence": "..."},         about p_holm: how many comparisons, and what follows
- "chance": {measure: [{"p": 0.3, "verdict": "above" | "below" | "like"} | null per model]},       main accuracies only
+ "chance": {measure: [["above" | "below" | "like", p] | null per model]},       main accuracies only
  "ranks": {"measures": {measure: [{"place", "rank", "low", "high", "best": true} | null per arm]},  rank: ties share one
            "rule": "...",
            "overall": {"measures": [ids], "complete": [a...],
@@ -275,7 +276,10 @@ def _measure_all(
             comparison.values[one.id] = one.per_model(models)
             comparison.arm_values[one.id] = arm_values(one, arms)
             if main or with_all:
-                comparison.paired[one.id] = paired_with(one, arms, control)
+                comparison.paired[one.id] = told = paired_with(one, arms, control)
+                for test in told if not with_intervals else ():
+                    if test:
+                        del test["samples"], test["both"]
             if not main:
                 continue
             tested = chance_tests(one, metric, protocol.record["chance"], protocol.record["n"], models)

@@ -126,7 +126,6 @@ def read_history(paths: Sequence[str], keys: Sequence[str]) -> np.ndarray:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = pa.array(keys, pa.string())
     found = np.empty((len(paths), len(keys)), bool)
     for row, path in enumerate(paths):
         try:
@@ -135,12 +134,11 @@ def read_history(paths: Sequence[str], keys: Sequence[str]) -> np.ndarray:
             raise DataError(f"{path} is not a file of stored outcomes: {error}") from error
         if table.column_names != ["key", "correct"]:
             raise DataError(f"{path} is not a file of stored outcomes: it lacks the column key or correct")
-        have = table["key"].combine_chunks().cast(pa.string())
-        place = pa.compute.index_in(wanted, have)
-        if len(have) != len(keys) or place.null_count or len(set(place.to_pylist())) != len(keys):
+        place = {key: at for at, key in enumerate(table["key"].to_pylist())}
+        if len(table) != len(keys) or place.keys() != set(keys):
             raise DataError(
-                f"{path} holds outcomes of {len(have)} samples, which are not the {len(keys)} of this split; "
+                f"{path} holds outcomes of {len(table)} samples, which are not the {len(keys)} of this split; "
                 "leave it out of `history`"
             )
-        found[row] = table["correct"].combine_chunks().take(place).to_numpy(zero_copy_only=False)
+        found[row] = np.array(table["correct"].to_pylist(), bool)[[place[key] for key in keys]]
     return found

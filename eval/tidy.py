@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +17,8 @@ import pyarrow.parquet as pq
 
 from ..errors import DataError
 from ..shards import storage
-from .result_files import FORMAT, RESULTS
+from .result_files import read_results
+from .run_measures import Evaluated
 
 SCHEMA = pa.schema(
     [
@@ -48,47 +48,15 @@ SCHEMA = pa.schema(
         ("version", pa.int64()),  # of the protocol
         ("options", pa.string()),  # JSON, sorted keys
         ("samples_seen", pa.int64()),
-        ("subset_size", pa.int64()),  # samples of the subset it was trained on
+        ("unique_images", pa.int64()),  # different samples it was trained on
         ("recipe", pa.string()),
         ("architecture", pa.string()),
         ("parameters", pa.int64()),
     ]
 )
 """Columns and types; new ones are added at the end."""
-FACTS = ("samples_seen", "subset_size", "recipe", "architecture", "parameters")
+FACTS = ("samples_seen", "unique_images", "recipe", "architecture", "parameters")
 _KEY = [(name, "ascending") for name in ("run", "subset", "seed", "model", "dataset", "suite", "metric", "language")]
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """One model's results, and what is known of the model.
-
-    Attributes:
-        folder: that `evaluate` wrote.
-        run, subset, seed: whose it is; None where there is none.
-        facts: values of `FACTS`; those that are not known are left out.
-    """
-
-    folder: str
-    run: str | None = None
-    subset: str | None = None
-    seed: int | None = None
-    facts: Mapping[str, Any] | None = None
-
-
-def read_results(folder: str) -> dict[str, Any]:
-    """The ``results.json`` that `evaluate` wrote in a folder.
-
-    Raises:
-        DataError: there is none, or it is of another format.
-    """
-    path = storage.join(folder, RESULTS)
-    if not storage.exists(path):
-        raise DataError(f"{path} is missing; the evaluation is not finished")
-    value = storage.read_json(path)
-    if value.get("format") != FORMAT:
-        raise DataError(f"{path} has format {value.get('format')}, not {FORMAT}; evaluate again")
-    return value
 
 
 def tidy_rows(results: Mapping[str, Any], about: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -145,7 +113,8 @@ def _rows(
 
 def _is_accuracy(record: Mapping[str, Any], metric: str, value: float | None) -> bool:
     """Whether the metric is the share of right answers that the record's interval is of."""
-    return metric.endswith("acc1") and record.get("n") and value == record.get("correct", -1) / record["n"]
+    n = record.get("n") or 0
+    return metric.endswith("acc1") and n > 0 and value == record.get("correct", -1) / n
 
 
 def tidy_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Which train samples a probe learns from and chooses on; functions of the labels alone, so the same for every model."""
+"""Which train samples a probe learns from and chooses on; functions of labels alone, so the same for every model."""
 
 from __future__ import annotations
 

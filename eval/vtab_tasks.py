@@ -1,14 +1,14 @@
 """The 19 tasks of VTAB-1k, their positional splits, and the means over them (Zhai et al., arXiv 1910.04867).
 
 Not DataComp's 13 zero-shot tasks of the same name, nor CLIP_benchmark's ``vtab/*``, which are zero-shot on whole test
-splits, some with other classes (dSprites with 32 and 40). VTAB-1k learns from 1,000 images per task, scores top-1 on the
-whole test split everywhere, and averages all 19 tasks and three groups of them.
+splits, some with other classes (dSprites with 32 and 40). VTAB-1k learns from 1,000 images per task, scores top-1 on
+the whole test split everywhere, and averages all 19 tasks and three groups of them.
 
-Its splits are slices of the order in which TFDS reads a split, written as TFDS writes them (``test[50%:]``); they are not
-stratified, and a class can be missing from the 1,000. A set's splits must therefore be whole and in that order; sizes
-are checked, the order cannot be. A set may also hold the slices themselves, as splits ``train800``, ``val200`` and
-``test``. Labels are those of the task: structured tasks map attributes to classes (objects - 3, thresholds of distance,
-32 positions to 16), and that mapping is in the set's labels already.
+Its splits are slices of the order in which TFDS reads a split, written as TFDS writes them (``test[50%:]``). They are
+not stratified, and a class can be missing from the 1,000. A set's splits must therefore be whole and in that order;
+sizes are checked, the order cannot be. A set may also hold the slices themselves, as splits ``train800``, ``val200``
+and ``test``. Labels are those of the task: structured tasks map attributes to classes (objects - 3, thresholds of
+distance, 32 positions to 16), and that mapping is in the set's labels already.
 """
 
 from __future__ import annotations
@@ -90,16 +90,10 @@ TASKS: tuple[VtabTask, ...] = (
         "pets", "natural", 37, "train[2944:3144]", "test", {"train": 3680, "test": 3669}, ("oxford_iiit_pet", "pet")
     ),
     VtabTask("sun397", "natural", 397, _OF_VALIDATION, "test", _three(76_128, 10_875, 21_750)),
-    VtabTask(
-        "svhn", "natural", 10, "train[65931:66131]", "test", {"train": 73_257, "test": 26_032}, ("svhn_cropped",)
-    ),
+    VtabTask("svhn", "natural", 10, "train[65931:66131]", "test", {"train": 73_257, "test": 26_032}, ("svhn_cropped",)),
     VtabTask("patch_camelyon", "specialized", 2, _OF_VALIDATION, "test", _three(262_144, 32_768, 32_768), ("pcam",)),
-    VtabTask(
-        "eurosat", "specialized", 10, "train[16200:16400]", "train[21600:]", {"train": 27_000}, ("eurosat_rgb",)
-    ),
-    VtabTask(
-        "resisc45", "specialized", 45, "train[18900:19100]", "train[25200:]", {"train": 31_500}, ("resisc",)
-    ),
+    VtabTask("eurosat", "specialized", 10, "train[16200:16400]", "train[21600:]", {"train": 27_000}, ("eurosat_rgb",)),
+    VtabTask("resisc45", "specialized", 45, "train[18900:19100]", "train[25200:]", {"train": 31_500}, ("resisc",)),
     VtabTask(
         "diabetic_retinopathy",
         "specialized",
@@ -242,8 +236,9 @@ def vtab_means(records: Sequence[Mapping[str, Any]], metric: str = "vtab1k_acc1"
 
     Returns:
         ``natural``, ``specialized``, ``structured``, ``mean`` (over 19 tasks: VTAB's score) and ``mean_of_groups``,
-        fractions 0-1 or None; ``tasks``: task -> value; ``sets``: task -> name of its set; ``missing``: names of tasks without one; ``made_up``: names of
-        those whose splits did not have the sizes of VTAB-1k (`strict: false`), which count in no mean.
+        fractions 0-1 or None; ``tasks``: task -> value; ``sets``: task -> name of its set; ``missing``: names of tasks
+        without a value; ``made_up``: names of those whose splits did not have the sizes of VTAB-1k (`strict: false`),
+        which count in no mean.
 
     Raises:
         DataError: a task is there twice, or records of two suites or protocols are mixed.

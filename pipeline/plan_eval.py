@@ -10,7 +10,7 @@ from ..filters.scorers.perceptual_hash import PerceptualHash
 from ..shards.evalsets.builtin import BUILTIN
 from ..shards.evalsets.source import EvalSource
 from .plan_training import Offers, check_suites
-from .stages.evaluation import EvalSetStage, EvalStage, source_identity
+from .stages.evaluation import EvalCheckStage, EvalSetStage, EvalStage, source_identity
 
 if TYPE_CHECKING:
     from .planner import Planner
@@ -69,15 +69,19 @@ class EvalPlanner:
         """All suites on all sets for the models of a training, or for a model that is loaded."""
         option = self._config.eval
         assert option is not None
-        inputs = inputs | self.builtin_sets(option.data)
+        built = self.builtin_sets(option.data)
         sources = tuple(source for source in option.data if source.path not in BUILTIN)
+        measured = {
+            "suites": tuple(option.suites),
+            "sources": sources,
+            "source_identities": tuple(source_identity(source, "eval.data") for source in sources),
+        }
+        check = self._planner.add(EvalCheckStage("evalcheck", dict(built), **measured))
         return self._planner.add(
             EvalStage(
                 name,
-                inputs,
-                suites=tuple(option.suites),
-                sources=sources,
-                source_identities=tuple(source_identity(source, "eval.data") for source in sources),
+                {**inputs, **built, "check": check},
+                **measured,
                 together=option.models_per_pass,
                 model=model,
                 weights=weights,

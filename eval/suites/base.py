@@ -89,7 +89,7 @@ class Suite(Options):
     kinds: ClassVar[tuple[Kind, ...]] = ("classification",)
     needs: ClassVar[tuple[Need, ...]] = ()
     task: ClassVar[str]
-    main_metric: ClassVar[str]
+    main_metric: ClassVar[str | None]
 
     type: str
     name: str | None = Field(
@@ -150,8 +150,8 @@ class Suite(Options):
         """Rows ``(m,) int64``, ascending, of a split that it looks at; None = all."""
         return None
 
-    def main_metric_of(self, evalset: EvalSet) -> str:
-        """The metric that leaderboards show for this set."""
+    def main_metric_of(self, evalset: EvalSet) -> str | None:
+        """The metric that leaderboards show for this set; None where no single one says it all (fairness)."""
         return self.main_metric
 
     @abstractmethod

@@ -52,7 +52,7 @@ class Fairness(Suite):
     """Ask for age, gender, race and insults, and compare groups."""
 
     task: ClassVar[str] = "zeroshot_fairness"
-    main_metric: ClassVar[str | None] = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    main_metric: ClassVar[str | None] = None
     needs: ClassVar[tuple[Need, ...]] = ("text",)
 
     type: Literal["fairness"] = "fairness"
@@ -211,7 +211,7 @@ class FairnessOutcomes(SampleOutcomes):
                 rows.append(
                     {
                         "metric": name,
-                        "field": " x ".join(fields),
+                        "field": f"{name} by {' and '.join(fields)}",
                         "group": i,
                         "name": self._name(fields, i),
                         "n": n,

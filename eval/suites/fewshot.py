@@ -6,9 +6,9 @@ solution in closed form. Fewer shots are the first of more. Nothing is chosen, s
 costs is noise, so each seed is reported beside the mean (``fewshot_acc1@10``).
 
 The draw is numpy's ``default_rng(seed)``, one permutation per class in class order, which is big_vision's, so the same
-images are drawn where a split is in the same order. Differences: features are L2-normalised embeddings (big_vision takes
-those before the logits of any model), and the eigendecomposition is float64. A class with fewer than k images gives
-what it has and is named in the facts.
+images are drawn where a split is in the same order. Differences: features are L2-normalised embeddings (big_vision
+takes those before the logits of any model), and the eigendecomposition is float64. A class with fewer than k images
+gives what it has and is named in the facts.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class FewShot(ProbeSuite):
         default=(1, 5, 10, 25), min_length=1, description="Images per class."
     )
     seeds: int = Field(default=3, ge=1, description="Draws, with seeds 0, 1, ...")
-    penalty: float = Field(default=1024.0, gt=0, description="Of the squared weights, beside the sum of squared errors.")
+    penalty: float = Field(
+        default=1024.0, gt=0, description="Of the squared weights, beside the sum of squared errors."
+    )
 
     def main_metric_of(self, evalset: EvalSet) -> str:
         return f"fewshot_acc1@{self._main}"

@@ -63,7 +63,7 @@ class KNN(ProbeSuite):
             mean = train.mean(0, dtype=np.float64).astype(np.float32)
             train, test = centred(train, mean), centred(test, mean)
         ks = sorted({min(k, len(train) - 1) for k in self.k})  # a small split cannot have more neighbours
-        temperatures = sorted({self.temperature} if isinstance(self.temperature, float) else set(self.temperature))
+        temperatures = sorted(set(self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)))
         classes = len(context.evalset.classnames)
 
         rows = evenly_spaced(len(train), LEAVE_ONE_OUT)

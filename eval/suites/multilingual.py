@@ -19,7 +19,7 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 
 from ...errors import DataError
-from ...shards.evalsets.base import EvalSet, EvalSplit
+from ...shards.evalsets.base import EvalSet, EvalSplit, LanguageTexts
 from ..metrics import BLOCK
 from ..outcomes import Outcomes, SampleOutcomes, outcomes, small
 from ..prompts import ClassTexts, class_texts, ensemble, named_templates, text_hash
@@ -117,39 +117,44 @@ class Multilingual(Suite):
             raise DataError(f"{evalset.folder} has no class names in {', '.join(lost)}; it has {', '.join(known)}")
         return sorted(set(self.languages))
 
-    def texts_of(self, evalset: EvalSet, language: str) -> tuple[np.ndarray, ClassTexts]:
-        """Numbers of the classes that have a name in `language`, and their prompts."""
-        found, where = evalset.language_texts(language), f"{evalset.folder}, language {language}"
+    def words_of(self, evalset: EvalSet, language: str) -> LanguageTexts:
+        """Classes that have a name in `language`, their names, and the templates to use."""
+        found = evalset.language_texts(language)
         given = self.templates or {}
         chosen = given.get(language) or found.templates or given.get(ANY) or ()
         if isinstance(chosen, str):
             chosen = named_templates(chosen)
         if not chosen:
             raise DataError(
-                f"{where} has no templates; give `templates` of {self.label!r} for it, or for all languages without "
-                "under '*', or name the `languages` to measure"
+                f"{_where(evalset, language)} has no templates; give `templates` of {self.label!r} for it, or for all "
+                "languages without under '*', or name the `languages` to measure"
             )
-        return np.array(found.indices, np.int64), class_texts(where, found.names, chosen, None, self.canonicalize)
+        return LanguageTexts(found.indices, found.names, tuple(chosen))
+
+    def texts_of(self, evalset: EvalSet, language: str) -> ClassTexts:
+        """Prompts of the classes that have a name in `language`."""
+        _, names, templates = self.words_of(evalset, language)
+        return class_texts(_where(evalset, language), names, templates, None, self.canonicalize)
 
     def templates_for(self, evalset: EvalSet) -> tuple[str, ...]:
         """Templates of all languages, one after another."""
-        return tuple(t for lang in self.languages_of(evalset) for t in self.texts_of(evalset, lang)[1].templates)
+        return tuple(t for lang in self.languages_of(evalset) for t in self.words_of(evalset, lang).templates)
 
     def text_hash_for(self, evalset: EvalSet) -> str:
-        """Hash of the classes and prompts of every language."""
+        """Hash of the classes, names and templates of every language."""
         names, templates, prompts = [], [], []
         for language in self.languages_of(evalset):
-            indices, texts = self.texts_of(evalset, language)
-            names += [f"{language}\0{i}\0{name}" for i, name in zip(indices, texts.classnames, strict=True)]
-            templates += [f"{language}\0{template}" for template in texts.templates]
-            prompts += [] if texts.plain else texts.prompts
+            words = self.words_of(evalset, language)
+            names += [f"{language}\0{i}\0{name}" for i, name in zip(words.indices, words.names, strict=True)]
+            templates += [f"{language}\0{template}" for template in words.templates]
+            prompts += self.texts_of(evalset, language).prompts if self.canonicalize else ()
         return text_hash(names, templates, prompts)
 
     def texts(self, evalset: EvalSet, split: Splits) -> list[str]:
-        return [prompt for lang in self.languages_of(evalset) for prompt in self.texts_of(evalset, lang)[1].flat()]
+        return [prompt for lang in self.languages_of(evalset) for prompt in self.texts_of(evalset, lang).flat()]
 
     def rows(self, evalset: EvalSet, split: EvalSplit) -> np.ndarray | None:
-        named = [self.texts_of(evalset, language)[0] for language in self.languages_of(evalset)]
+        named = [self.words_of(evalset, language).indices for language in self.languages_of(evalset)]
         return np.flatnonzero(np.isin(split.labels, np.unique(np.concatenate(named))))
 
     def evaluate(self, context: EvalContext) -> SuiteResult:
@@ -159,13 +164,13 @@ class Multilingual(Suite):
         indices: dict[str, np.ndarray] = {}
         rows: list[dict[str, Any]] = []
         for language in self.languages_of(evalset):
-            mine, texts = self.texts_of(evalset, language)
+            mine, texts = np.array(evalset.language_texts(language).indices, np.int64), self.texts_of(evalset, language)
             number = np.full(len(evalset.classnames), -1, np.int64)
             number[mine] = np.arange(len(mine))
             samples = np.flatnonzero(number[labels] >= 0)
             if not len(samples):
                 raise DataError(f"{evalset.folder}: no {self.split} sample is of a class with a name in {language}")
-            weights = ensemble(context.text, texts.prompts, texts.classnames, f"{evalset.folder}, language {language}")
+            weights = ensemble(context.text, texts.prompts, texts.classnames, _where(evalset, language))
             starts = range(0, len(samples), BLOCK)
             blocks = (image[samples[start : start + BLOCK]] @ weights.T for start in starts)
             one = replace(outcomes(blocks, number[labels[samples]]), rows=samples)
@@ -184,3 +189,7 @@ class Multilingual(Suite):
         facts = {"languages": len(rows), "prompts": sum(r["templates"] * r["classes"] for r in rows)}
         chance = float(np.mean([row["chance"] for row in rows]))
         return SuiteResult(metrics, LanguageOutcomes(found, indices), facts, {"languages": rows}, chance)
+
+
+def _where(evalset: EvalSet, language: str) -> str:
+    return f"{evalset.folder}, language {language}"

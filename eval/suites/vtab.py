@@ -225,8 +225,8 @@ class Vtab(Suite):
         task = self._task(evalset)
         if self.strict and len(evalset.classnames) != task.classes:
             raise DataError(
-                f"{evalset.folder} has {len(evalset.classnames)} classes, and VTAB-1k's {task.name} has {task.classes}: "
-                "it is another task (CLIP_benchmark's dSprites, say); set `strict: false` for a trial"
+                f"{evalset.folder} has {len(evalset.classnames)} classes, and VTAB-1k's {task.name} has "
+                f"{task.classes}: it is another task (CLIP_benchmark's dSprites, say); set `strict: false` for a trial"
             )
 
 
@@ -240,7 +240,8 @@ def _length(slices: list[Slice]) -> int:
 
 def _plan(train800: str, val200: str, first1000: str, test: str, sizes: Any, exact: bool) -> Plan:
     texts = {"train800": train800, "val200": val200, "first1000": first1000, "test": test}
-    return Plan(*(parse_slices(text, sizes) for text in texts.values()), texts, exact)
+    train, held, first, scored = (parse_slices(text, sizes) for text in texts.values())
+    return Plan(train, held, first, scored, texts, exact)
 
 
 def _shares(task: VtabTask) -> tuple[str, str, str, str]:

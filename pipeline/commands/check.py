@@ -8,7 +8,9 @@ import shutil
 import psutil
 from rich.console import Console
 
-from ...errors import StorageError
+from ...errors import DataError, StorageError
+from ...shards.evalsets.builtin import BUILTIN
+from ...shards.evalsets.check import check
 from ..config import Config, load
 from ..plan import make_plan
 
@@ -26,8 +28,21 @@ def check_config(path: str, overrides: list[str], out: Console) -> None:
     out.print(f"ok  config {path}: {len(config.scores)} scores, {len(config.subsets)} subsets")
     plan = make_plan(config)
     out.print(f"ok  inputs, models and weights: {len(plan.stages)} stages planned")
-    for line in check_resources(config):
-        out.print(line)
+    for line in [*check_evaluation(config), *check_resources(config)]:
+        out.print(line, soft_wrap=True, markup=False)
+
+
+def check_evaluation(config: Config) -> list[str]:
+    """The evaluation sets of the config; built-in ones are made when the run begins.
+
+    Raises:
+        DataError: everything that is missing in them.
+    """
+    given = [source for source in config.eval.data if source.path not in BUILTIN] if config.eval else []
+    found = check(given)
+    if found.problems:
+        raise DataError("\n".join(found.problems))
+    return [f"ok  evaluation set {one.line()}" for one in found.sets]
 
 
 def check_resources(config: Config) -> list[str]:

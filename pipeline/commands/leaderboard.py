@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-COLUMNS = 6  # of a terminal
+COLUMNS = 5  # of metrics or arms on a terminal
 
 
 def print_leaderboard(report: dict[str, Any], out: Console) -> None:
@@ -16,6 +16,9 @@ def print_leaderboard(report: dict[str, Any], out: Console) -> None:
     if not board:
         return
     metrics = board["metrics"]
+    if len(metrics) > COLUMNS:
+        _print_lines(board, out)
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("subset")
     table.add_column("images", justify="right")
@@ -29,6 +32,21 @@ def print_leaderboard(report: dict[str, Any], out: Console) -> None:
     out.print()
     out.print(table)
     out.print(f"percent; {board['interval']}; the last column is paired by seed", style="dim")
+
+
+def _print_lines(board: dict[str, Any], out: Console) -> None:
+    """A line per metric, a column per arm: for more metrics than a terminal is wide."""
+    arms = board["arms"][:COLUMNS]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for arm in arms:
+        table.add_column(arm["name"], justify="right")
+    for metric in board["metrics"]:
+        table.add_row(metric["label"], *(_estimate(arm["scores"].get(metric["name"])) for arm in arms))
+    out.print()
+    out.print(table)
+    more = len(board["arms"]) - len(arms)
+    out.print(f"percent; {board['interval']}{f'; {more} more subsets in the report' if more else ''}", style="dim")
 
 
 def _estimate(value: dict[str, Any] | None) -> str:

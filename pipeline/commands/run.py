@@ -73,6 +73,7 @@ def run_config(
     for label, place in (
         ("shards", "shards"),
         ("report", folder.report),
+        ("results", storage.join("report", "evaluation", "index.html")),
         ("subsets", "subsets"),
         ("release", "release"),
         ("models", "models"),

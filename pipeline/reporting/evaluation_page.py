@@ -18,14 +18,15 @@ from ...eval.report.dashboard.build import build_dashboard
 from ...eval.report.dashboard.data import Curve, Step
 from ...eval.report.dashboard.from_bank import Shown, galleries_of, mistakes_of
 from ...eval.report.dashboard.from_comparison import Background, Beside, dashboard_of
+from ...eval.result_files import read_results
 from ...eval.run_measures import Evaluated
 from ...eval.runs import compare_models
-from ...eval.tidy import gather_tidy, read_results, write_tidy
+from ...eval.tidy import gather_tidy, write_tidy
 from ...shards import storage
 from ..run_results import Measured, RunResults
 
 COMPARISON, RESULTS_TABLE = "comparison.json", "results.parquet"
-TOLD = {"distinct": "unique_images"}
+TOLD = {"distinct": "unique_images", "model": "architecture"}
 """Facts of trainings by the names that a comparison has for them."""
 
 

@@ -31,6 +31,8 @@ def results(run: RunData) -> tuple[Headline | None, Leaderboard | None]:
     if control not in evaluated:
         control = next(iter(evaluated))
     boards = leaderboards(rows, control)
+    if not boards:
+        return None, None  # no set has a metric of its own to rank by
     metrics = metrics_of(boards)
     arms = [_arm(run, name, boards, metrics) for name in evaluated]
     arms.sort(key=lambda a: -a.scores[metrics[0].name].mean if metrics[0].name in a.scores else 0.0)
@@ -120,6 +122,8 @@ def _is_random(run: RunData, subset: str) -> bool:
 def _per_class(rows: list[Row], boards: list[Board], metrics: list[Metric], arms: list[str]) -> list[PerClass]:
     found = []
     for board, metric in zip(boards, metrics, strict=True):
+        if "per_class" not in _first(rows, board).record:
+            continue
         classes = [e["name"] for e in _first(rows, board).record["per_class"]]
         table = class_recall(rows, board.dataset, board.suite)
         known = {a: [v if v is not None else float("nan") for v in table[a]] for a in arms if a in table}
@@ -134,7 +138,7 @@ def _first(rows: list[Row], board: Board) -> Row:
 
 def _confusions(rows: list[Row], board: Board, arm: str) -> list[Confusion]:
     mine = [r for r in rows if (r.dataset, r.suite, r.arm) == (board.dataset, board.suite, arm)]
-    tables = [r.record["confusion"] for r in mine]
+    tables = [r.record.get("confusion") for r in mine]
     if not tables or any(t is None for t in tables):
         return []
     classes = [e["name"] for e in mine[0].record["per_class"]]

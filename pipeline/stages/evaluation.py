@@ -1,4 +1,4 @@
-"""`evalset` and `eval`: built-in evaluation sets, and every trained model on every set."""
+"""`evalset`, `evalcheck` and `eval`: built-in evaluation sets, whether all is there, and every model on every set."""
 
 from __future__ import annotations
 
@@ -45,6 +45,52 @@ def _write_builtin(task: Task, builtin: str) -> dict[str, Any]:
     return {}
 
 
+@dataclass(eq=False)
+class EvalCheckStage(Stage):
+    """See that every suite finds its sets and every set is whole, while nothing has been trained yet.
+
+    Inputs: ``evalset/*`` for the built-in sets.
+    Summary: ``sets``: one line about each.
+    """
+
+    kind: ClassVar[str] = "evalcheck"
+    suites: tuple[Any, ...] = ()
+    sources: tuple[EvalSource, ...] = ()
+    source_identities: tuple[str, ...] = ()
+
+    def identity(self) -> dict[str, Any]:
+        return evaluation_identity(self.suites, self.source_identities)
+
+    def expected_parts(self, done: Any) -> int | None:
+        return 1
+
+    def run(self, work: Work) -> dict[str, Any]:
+        return work.map(_check, {"sets": (all_sources(work, self.sources), self.suites)})["sets"]
+
+
+def _check(task: Task, sources: Sequence[EvalSource], suites: tuple[Any, ...]) -> dict[str, Any]:
+    from ...errors import DataError
+    from ...eval.opened import open_sets
+    from ...shards.evalsets.check import check
+
+    found = check(sources)
+    if found.problems:
+        raise DataError("\n".join(found.problems))
+    open_sets([one for source in sources for one in source.open()], list(suites))
+    return {"sets": [one.line() for one in found.sets]}
+
+
+def evaluation_identity(suites: Sequence[Any], sources: Sequence[str]) -> dict[str, Any]:
+    """What is measured on what."""
+    return {"suites": [{**s.model_dump(mode="json"), "version": s.version} for s in suites], "sets": list(sources)}
+
+
+def all_sources(work: Work, sources: Sequence[EvalSource]) -> tuple[EvalSource, ...]:
+    """Built-in sets where the stages before wrote them, and those of the config."""
+    built = (storage.join(a.data, a.summary["folder"]) for r, a in work.inputs.items() if r.startswith("evalset/"))
+    return (*(EvalSource(path=folder) for folder in built), *sources)
+
+
 def source_identity(source: EvalSource, where: str) -> str:
     """What files and options of a source are, for a fingerprint.
 
@@ -64,8 +110,8 @@ class EvalStage(Stage):
 
     A part is a few models, which share one pass over the pictures; how many does not change a result.
 
-    Inputs: ``pretrain`` (a subset's models) or ``encoder`` (a training), unless the model is a loaded one; and
-    ``evalset/*`` for the built-in sets.
+    Inputs: ``pretrain`` (a subset's models) or ``encoder`` (a training), unless the model is a loaded one; ``check``;
+    and ``evalset/*`` for the built-in sets.
     Files: ``seed0/results.json`` and the per-sample outcomes beside it; of an encoder ``model/results.json``.
     Summary: ``seeds``: the results of each.
     """
@@ -80,10 +126,8 @@ class EvalStage(Stage):
     weights: str = ""  # its identity
 
     def identity(self) -> dict[str, Any]:
-        return {
-            "suites": [{**s.model_dump(mode="json"), "version": s.version} for s in self.suites],
-            "sets": list(self.source_identities),
-        } | ({"model": self.model[0], "weights": self.weights} if self.model else {})
+        model = {"model": self.model[0], "weights": self.weights} if self.model else {}
+        return evaluation_identity(self.suites, self.source_identities) | model
 
     def expected_parts(self, done: Any) -> int | None:
         if "pretrain" in self.inputs:
@@ -91,8 +135,7 @@ class EvalStage(Stage):
         return 1
 
     def run(self, work: Work) -> dict[str, Any]:
-        built = [storage.join(a.data, a.summary["folder"]) for r, a in work.inputs.items() if r.startswith("evalset/")]
-        sources = (*(EvalSource(path=folder) for folder in built), *self.sources)
+        sources = all_sources(work, self.sources)
         groups = _groups(self._models(work), self.together)
         parts = {"+".join(models): (models, sources, self.suites) for models in groups}
         found = work.map(_evaluate, parts)

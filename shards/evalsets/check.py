@@ -15,7 +15,8 @@ from .. import storage
 from .base import EvalSet
 from .open import layout_of
 from .source import EvalSource
-from .webdataset import split_names, tar_count
+from .webdataset import split_names
+from .webdataset_split import tar_count
 
 NAMED = 5  # of many missing tars
 

@@ -24,7 +24,7 @@ from ..sources.files import base, listing
 from . import texts
 from .base import Captions, EvalSet, EvalSplit, LanguageTexts, plain_name
 from .content import content, files_digest, set_digest
-from .webdataset import MAX_IMAGE
+from .webdataset_split import MAX_IMAGE
 
 CAPTIONS = "captions.jsonl"
 

@@ -28,7 +28,7 @@ from ..sources.files import listing
 from . import texts
 from .base import Captions, EvalSet, EvalSplit, Kind, plain_name
 from .content import files_digest, set_digest
-from .webdataset import MAX_IMAGE
+from .webdataset_split import MAX_IMAGE
 
 _SPLIT = re.compile(r"([A-Za-z][A-Za-z0-9_]*?)(?:[-_.]\d[-_.\w]*)?\.parquet")
 _IMAGE = ("image", "img", "picture", "jpg", "png", "webp", "bytes")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy import special
 
 from curate.eval.metrics import confusion_matrix, most_confused, per_class_table
 from curate.eval.outcomes import Outcomes
@@ -25,7 +26,7 @@ def answers(n: int, classes: int, right: float, seed: int, noise: float = 0.5) -
     difficulty = np.random.default_rng(n * classes).normal(size=n)
     rng = np.random.default_rng(seed)
     mine = difficulty + noise * rng.normal(size=n)
-    correct = mine < np.quantile(mine, right)
+    correct = mine < special.ndtri(right) * np.sqrt(1 + noise**2)
     labels = np.arange(n) % classes
     prediction = np.where(correct, labels, (labels + 1 + rng.integers(0, max(1, classes - 1), n)) % classes)
     correct = prediction == labels

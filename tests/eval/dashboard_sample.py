@@ -119,7 +119,9 @@ def make_dashboard(runs: int = 20, seeds: int = 3) -> Dashboard:
         confusions=[_confusion("cifar-10/zero_shot/acc1", name, rng) for name in names[:3]],
         groups=[_groups("geode/zero_shot/acc1", names, rng)],
         robustness=[
-            Robustness(measures[0].name, m.name, 0.9, -0.4, fitted_on="the unfiltered arms")
+            Robustness(
+                measures[0].name, m.name, *_line(arms, measures[0].name, m.name), fitted_on="Fitted on all arms."
+            )
             for m in measures
             if SHIFTS in m.groups
         ],
@@ -127,6 +129,14 @@ def make_dashboard(runs: int = 20, seeds: int = 3) -> Dashboard:
         mistakes=_mistakes("cifar-10/zero_shot/acc1", names, rng),
         retrieved=_retrieved("flickr/retrieval/mean_recall@1", names, rng),
     )
+
+
+def _line(arms: list[Arm], x: str, y: str) -> tuple[float, float]:
+    """Slope and intercept between logits of the arms that have both."""
+    seen = [(a.scores[x].seeds[0], a.scores[y].seeds[0]) for a in arms if x in a.scores and y in a.scores]
+    logits = np.log(np.clip(np.array(seen, float), 0.001, 0.999) / (1 - np.clip(np.array(seen, float), 0.001, 0.999)))
+    slope, intercept = np.polyfit(*logits.T, 1) if len(seen) > 1 else (1.0, 0.0)
+    return round(float(slope), 6), round(float(intercept), 6)
 
 
 def _measures() -> list[Measure]:
@@ -248,7 +258,9 @@ def _curves(arms: list[str], seeds: int, rng: np.random.Generator) -> list[Curve
     for i, arm in enumerate(arms):
         for s in range(seeds):
             top = 0.2 + 0.02 * (i % 5) + float(rng.normal(0, 0.004))
-            found.append(Curve("Learning", arm, "ImageNet 1k", seen, [top * (1 - 0.7**k) for k in range(1, 11)], str(s)))
+            found.append(
+                Curve("Learning", arm, "ImageNet 1k", seen, [top * (1 - 0.7**k) for k in range(1, 11)], str(s))
+            )
         loss: list[float | None] = [5 * float(k) ** -0.3 for k in range(1, 11)]
         loss[3] = None
         found.append(Curve("Scaling", arm, "loss", seen, loss, unit="nats"))

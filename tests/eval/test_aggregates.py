@@ -95,6 +95,9 @@ def test_capabilities():
     assert reading["value"] == pytest.approx((19 + 25 + 30) / 300)
     assert reading["members"] == ["mnist", "renderedsst2", "vtab-svhn"]
     assert means["counting"]["value"] == pytest.approx(0.04)
+    pairs = {"dataset": "sugar_crepe/add_att", "type": "compositional", "main_metric": "acc", "metrics": {"acc": 0.5}}
+    (composition,) = capability_aggregates([pairs, {**pairs, "dataset": "mnist", "type": "knn"}])
+    assert (composition["group"], composition["value"]) == ("composition", 0.5)
     covered = [name for one in means.values() for name in one["members"]]
     assert len(covered) == 38  # every scored task has a capability
 

@@ -21,6 +21,7 @@ from curate.eval.report.dashboard import Dashboard, build_dashboard, data
 from curate.eval.report.dashboard.build import SCRIPTS, SECTIONS, render
 from curate.eval.report.dashboard.check import check_dashboard, is_relative
 from curate.eval.report.dashboard.payload import payload
+from curate.eval.report.dashboard.pictures import bounded
 from curate.eval.report.gallery_data import Picture
 
 TEMPLATES = Path(data.__file__).parent / "templates"
@@ -69,12 +70,16 @@ def test_nothing_of_the_data_becomes_markup(page: str) -> None:
     assert not {t for t, _ in tags} & {"img", "iframe", "object", "embed", "form", "link", "base"}
     for _, attributes in tags:
         assert not any(name.startswith("on") or name == "style" for name in attributes)
-        assert not (attributes.get("src") or attributes.get("href", "#") or "#").startswith(("http", "//", "javascript"))
+        assert not (attributes.get("src") or attributes.get("href", "#") or "#").startswith(
+            ("http", "//", "javascript")
+        )
 
 
 def test_a_hostile_title_stays_text() -> None:
     sample = load_sample()
-    page = render(replace(sample.make_dashboard(1, 1), title=sample.HOSTILE, summary=sample.REORDERING, notes=[sample.HOSTILE]))
+    page = render(
+        replace(sample.make_dashboard(1, 1), title=sample.HOSTILE, summary=sample.REORDERING, notes=[sample.HOSTILE])
+    )
     assert [t for t, _ in Tags(page).found].count("script") == 3
     assert "\u202e" not in page
     assert "⟨U+202E⟩" in page
@@ -99,7 +104,16 @@ def test_policy_names_every_script_and_style_and_nothing_else(page: str) -> None
 
 def test_the_script_sets_text_and_never_markup() -> None:
     code = "\n".join((TEMPLATES / name).read_text() for name in SCRIPTS)
-    for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", " eval(", "Function(", "fetch(", "XMLHttp"):
+    for word in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacent",
+        "document.write",
+        " eval(",
+        "Function(",
+        "fetch(",
+        "XMLHttp",
+    ):
         assert word not in code
     assert sorted(SCRIPTS) == sorted(p.name for p in TEMPLATES.glob("*.js"))
 
@@ -158,6 +172,29 @@ def test_a_picture_stands_once_however_many_show_it() -> None:
     assert [m["picture"] for m in told["mistakes"]] == [0] * 5
 
 
+def test_examples_are_cut_to_what_a_page_holds_measure_by_measure() -> None:
+    measures = [data.Measure(name, name, groups=["g"]) for name in "ab"]
+    mistakes = [
+        data.Mistake(
+            name, f"{name}{i}", "c", {"x": data.Guess("d", False)}, Picture(f"{name}{i}".encode(), "image/png", 1, 1)
+        )
+        for name in "ab"
+        for i in range(5)
+    ]
+    whole = Dashboard("t", measures, [data.Arm("x", ["0"], {})], mistakes=mistakes)
+    assert bounded(whole) is whole
+    cut = bounded(whole, most=4)
+    assert [m.key for m in cut.mistakes] == ["a0", "a1", "b0", "b1"]
+    assert "4 of 10 examples" in cut.notes[-1]
+    assert [m.key for m in bounded(whole, size=6).mistakes] == ["a0", "a1", "b0"]
+
+
+def test_tables_of_no_arm_are_no_sections() -> None:
+    bare = board(per_class=[data.PerClass("m", [], {})], groups=[data.Groups("m", "f", [], [], {})])
+    ids = {a["id"] for _, a in Tags(render(bare)).found if "id" in a}
+    assert not ids & {"classes", "groups"}
+
+
 MEASURE = data.Measure("m", "m", groups=["g"])
 ARM = data.Arm("x", ["0", "1"], {"m": data.Score([0.1, 0.2])})
 
@@ -181,7 +218,7 @@ PICTURE = Picture(b"x", "image/svg+xml", 1, 1)
         (board(arms=[replace(ARM, scores={"m": data.Score([0.1])})]), "1 values for 2 seeds"),
         (board(arms=[replace(ARM, scores={"m": data.Score([0.1, float("nan")])})]), "not finite"),
         (board(arms=[replace(ARM, scores={"m": data.Score([0.1, 0.2], data.Span(0.3, 0.2))})]), "interval"),
-        (board(arms=[replace(ARM, facts={"cost": 1.0})]), "no fact"),
+        (board(arms=[replace(ARM, facts={"cost": float("inf")})]), "not finite"),
         (board(arms=[replace(ARM, report="javascript:alert(1)")]), "not a relative path"),
         (board(arms=[replace(ARM, pool=10, steps=[data.Step("f", 9, 3)])]), "9 rows enter"),
         (board(arms=[replace(ARM, pool=10, steps=[data.Step("f", 10, 11)])]), "keeps 11 of 10"),
@@ -194,7 +231,9 @@ PICTURE = Picture(b"x", "image/svg+xml", 1, 1)
         (board(mistakes=[data.Mistake("m", "k", "c", {}, PICTURE)]), "image/svg"),
         (board(mistakes=[data.Mistake("m", "k", "c", {}, Picture(b"x" * 70_000, "image/png", 1, 1))]), "larger than"),
         (
-            board(mistakes=[data.Mistake("m", "k", "c", {}, Picture(b"%d" % i, "image/png", 1, 1)) for i in range(601)]),
+            board(
+                mistakes=[data.Mistake("m", "k", "c", {}, Picture(b"%d" % i, "image/png", 1, 1)) for i in range(601)]
+            ),
             "at most 600",
         ),
     ],

@@ -1,8 +1,10 @@
 """Pictures are read, decoded and embedded once, and nothing around them changes a bit of a feature."""
 
 import io
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +17,14 @@ from curate.eval.embed_once import EmbedOnce, wanted_rows
 from curate.eval.evaluate import evaluate_encoders
 from curate.eval.features import TextFeatures, image_features
 from curate.eval.opened import OpenSet, open_sets
+from curate.eval.picture_pass import picture_features
 from curate.eval.suites import parse_suites
 from curate.pretrain.encoders import encoder as encoder_module
 from curate.pretrain.encoders.classifier_encoder import LinearHead, VisualEncoder
 from curate.pretrain.encoders.encoder import Encoder
 from curate.pretrain.models.architecture import build, resolve_model
 from curate.shards.evalsets.base import EvalSet, EvalSplit
+from curate.shards.images.image import decode_rgb
 
 CPU = torch.device("cpu")
 
@@ -273,6 +277,44 @@ def test_one_model_is_the_same_through_image_features(models):
     assert same([(found, None)], embedded(models[:1], a_set(test=PICTURES)))
 
 
+class OnDevice:
+    """An encoder that says that it is on a GPU: the threads prepare, and the caller's runs it."""
+
+    device, image_key, image_size, dim = SimpleNamespace(type="cuda"), "mean", (1, 1), 3
+    submit = towers = None
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.calls: list[int] = []
+        self.threads: set[int] = set()
+
+    def prepare(self, rgb):
+        return rgb[:1, :1]
+
+    def encode_prepared(self, images):
+        self.calls.append(len(images))
+        self.threads.add(threading.get_ident())
+        return images[:, 0, 0].astype(np.float32)
+
+
+@pytest.mark.parametrize("batch", [32, 64, 128])
+def test_on_a_gpu_the_callers_thread_runs_whole_batches_in_order(batch):
+    model, counts = OnDevice(batch), []
+    (found,) = picture_features([model], iter(PICTURES), 3, counts.append)  # type: ignore[list-item]
+    assert np.array_equal(found, [decode_rgb(body)[0, 0] for body in PICTURES])
+    assert model.calls == ([128, 22] if batch == 128 else [64, 64, 22])
+    assert model.threads == {threading.get_ident()}
+    assert sum(counts) == 150
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_threads_change_nothing():
+    spec = resolve_model("RN-mini-32")
+    model = Encoder(build(spec, seed=3), spec, None, torch.device("cuda"))
+    found = [embedded([model], a_set(test=PICTURES), threads=threads) for threads in (1, 4)]
+    assert same(*found)
+
+
 TEXTS = [f"{'word ' * (i % 9)}number {i}" for i in range(150)]
 
 
@@ -293,7 +335,7 @@ def test_texts_are_those_of_each_text_alone(models, threads, tmp_path):
 
 def test_several_models_leave_the_files_that_each_leaves_alone(models, tmp_path):
     pairs = dict(zip("ab", models[:2], strict=True))
-    suites = parse_suites(["zero_shot", "knn"])
+    suites = parse_suites(["zero_shot", "knn", {"type": "fast", "samples": 20}])
     sets = open_sets([a_set(test=PICTURES[:80], train=PICTURES[60:])], suites)
     evaluate_encoders(pairs, sets, {name: str(tmp_path / f"both-{name}") for name in pairs}, threads=2)
     for name, model in pairs.items():

@@ -1,14 +1,20 @@
 """Four questions to the same faces: by hand, on made-up features."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 from given_features import GivenTexts, MemorySet, MemorySplit, context
+from PIL import Image
 
 from curate.errors import DataError
-from curate.eval.suites import parse_suites
+from curate.eval.features import Features
+from curate.eval.opened import open_sets
+from curate.eval.result_files import write_result
+from curate.eval.suites import EvalContext, parse_suites
 from curate.shards.evalsets.base import Groups
+from curate.shards.evalsets.write import write_groups
 
 RACES, GENDERS, AGES = ("White", "Black", "Asian"), ("male", "female"), ("young", "old")
 TOXIC = tuple(f"t{i}" for i in range(21))
@@ -123,3 +129,21 @@ def test_other_sets_are_passed_over_and_what_is_missing_is_named():
     without.one.groups = None
     with pytest.raises(DataError, match="no metadata"):
         run(without)
+
+
+def test_a_set_on_disk_becomes_a_result_without_a_main_metric(tmp_path):
+    file = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(file, "PNG")
+    fields = {"race": RACES, "gender": GENDERS, "age": AGES}
+    samples = [(file.getvalue(), 0, truth) for truth, _ in FACES]
+    write_groups(str(tmp_path / "faces"), CLASSES, TEMPLATES, fields, {"test": samples})
+    (one,) = open_sets([str(tmp_path / "faces")], parse_suites(["fairness"]))
+    image = np.stack([feature(said) for _, said in FACES])
+    features = Features(image, one.splits["test"].labels)
+    setting = EvalContext(one.evalset, one.splits.__getitem__, lambda _: features, GivenTexts(WORDS))  # type: ignore[arg-type]
+    result = one.suites[0].evaluate(setting)
+    written = write_result(str(tmp_path / "out"), "0" * 32, "model", one, one.suites[0], result)
+    assert written.record["main_metric"] is None
+    assert written.record["chance"] is None
+    assert written.record["metrics"]["acc_race_wg"] == 0.5
+    json.dumps([written.record, written.tables], allow_nan=False)

@@ -2,59 +2,26 @@ import csv
 import io
 import json
 from pathlib import Path
-from types import SimpleNamespace
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from zoo_set import IMAGE, Words, Zoo, zoo
+from zoo_results import DIGEST, babel, strict, write
+from zoo_set import Labelled, zoo
 
-from curate.errors import ConfigError, DataError
+from curate.errors import ConfigError
 from curate.eval.aggregates import datacomp_aggregates
 from curate.eval.datacomp_files import datacomp_lines, leaderboard_record, write_datacomp, write_leaderboard_folder
 from curate.eval.datacomp_tasks import TASKS
-from curate.eval.features import Features, TextFeatures
 from curate.eval.harness_json import to_harness
-from curate.eval.opened import open_sets
-from curate.eval.result_files import finish, write_result
-from curate.eval.suites import EvalContext, parse_suites
+from curate.eval.outcomes import Outcomes
+from curate.eval.suites import EvalContext, Suite, SuiteResult
 from curate.eval.tasks import described
-from curate.eval.tidy import SCHEMA, Evaluated, gather_tidy, read_results, read_tidy, tidy_table, write_tidy
-from curate.shards.evalsets.base import LanguageTexts
+from curate.eval.tidy import Evaluated, gather_tidy
+from curate.shards.evalsets.base import Association, Captions
 
 TYPES = {"classification": "zero_shot", "retrieval": "retrieval", "association": "association"}
-DIGEST = "0123456789abcdef" * 2
-
-
-def strict(path: Path):
-    def refuse(text):
-        raise AssertionError(f"{path} holds {text}")
-
-    return json.loads(path.read_text(), parse_constant=refuse)
-
-
-def write(out: Path, sets: list[Zoo], suites=("zero_shot",), digest: str = DIGEST) -> Path:
-    """What `evaluate` does, with features that are given."""
-    opened, written = open_sets(sets, parse_suites(list(suites))), []
-    for one in opened:
-        evalset = one.evalset
-        context = EvalContext(
-            evalset, evalset.split, lambda s, e=evalset: Features(IMAGE, e.split(s).labels), TextFeatures(Words())
-        )  # type: ignore[arg-type]
-        for suite in one.suites:
-            written.append(write_result(str(out), digest, "ViT", one, suite, suite.evaluate(context)))
-    finish(str(out), SimpleNamespace(digest=digest, dim=4, precision="fp32"), opened, written)  # type: ignore[arg-type]
-    return out
-
-
-def babel() -> Zoo:
-    words = (
-        ("DE", LanguageTexts((0, 1, 2), ("ant", "bee", "cow"), ("ein {}",))),
-        ("NE", LanguageTexts((1, 2), ("bee", "cow"), ("{}", "a {}"))),
-    )
-    return zoo(name="babel", words=words)
-
-
 # DataComp
 
 
@@ -67,7 +34,8 @@ def datacomp_means(path: Path) -> dict[str, float]:
     shifts = ["ImageNet Sketch", "ImageNet v2", "ImageNet-A", "ImageNet-O", "ImageNet-R", "ObjectNet"]
     vtab = [
         "Caltech-101", "CIFAR-100", "CLEVR Counts", "CLEVR Distance", "Describable Textures", "EuroSAT",
-        "KITTI Vehicle Distance", "Oxford Flowers-102", "Oxford-IIIT Pet", "PatchCamelyon", "RESISC45", "SVHN", "SUN397",
+        "KITTI Vehicle Distance", "Oxford Flowers-102", "Oxford-IIIT Pet", "PatchCamelyon", "RESISC45", "SVHN",
+        "SUN397",
     ]  # fmt: skip
     groups = {"ImageNet": ["ImageNet 1k"], "ImageNet dist. shifts": shifts, "VTAB": vtab,
               "Retrieval": ["Flickr", "MSCOCO", "WinoGAViL"], "Average": list(values)}  # fmt: skip
@@ -136,7 +104,7 @@ def test_leaderboard_folder_is_written_and_complete(tmp_path):
     assert numbers["WinoGAViL"] == 0.33
     with pytest.raises(ConfigError, match=r"no 'methodname'"):
         leaderboard_record(records, "small", {"methodname": "x"})
-    with pytest.raises(ConfigError, match="nowhere.pt does not exist"):
+    with pytest.raises(ConfigError, match=r"nowhere.pt does not exist"):
         write_leaderboard_folder(place, records, "small", {}, str(tmp_path / "nowhere.pt"))
 
 
@@ -161,6 +129,63 @@ def test_record_says_which_task_and_whether_whole(tmp_path):
     average = means["DataComp average of 38"]
     assert (average["value"], len(average["missing"]), average["not_whole"]) == (None, 37, ["Caltech-101"])
     assert means["capability: object recognition"]["value"] == pytest.approx(2.5 / 3)
+
+
+class Silent(Suite):
+    """Says things of which none is the main one, as fairness does."""
+
+    task: ClassVar[str] = "zeroshot_fairness"
+    main_metric: ClassVar[str | None] = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    type: Literal["fairness"] = "fairness"
+
+    def evaluate(self, context: EvalContext) -> SuiteResult:
+        found = Outcomes(context.split("test").labels, np.array([0, 1, 1, 2]), np.array([0, 0, 1, 0]), 3)
+        return SuiteResult({"acc_race_avg": 0.75, "acc_race:0": None}, found)
+
+
+def test_results_without_a_main_metric_work_everywhere(tmp_path):
+    out = write(tmp_path, [zoo(name="fairness-fairface")], [Silent()])
+    results = strict(out / "results.json")
+    (record,) = results["results"]
+    assert (record["main_metric"], record["chance"], record["datacomp"]["name"]) == (None, None, "FairFace")
+    assert results["aggregates"] == []
+    (line,) = (out / "eval_results.jsonl").read_text().splitlines()
+    assert json.loads(line) == {
+        "key": "fairness/fairface",
+        "dataset": "FairFace",
+        "metrics": {"acc_race_avg": 0.75, "acc_race:0": None, "main_metric": None},
+    }
+    assert [row["main_metric"] for row in build(out / "clip_benchmark")] == [""]
+    rows = gather_tidy([Evaluated(str(out))]).to_pylist()
+    assert [(r["metric"], r["value"], r["is_main"]) for r in rows] == [
+        ("acc_race:0", None, False), ("acc_race_avg", 0.75, False),
+    ]  # fmt: skip
+    assert to_harness(results, "mine")["results"]["fairness-fairface|fairness"]["acc_race_avg,none"] == 0.75
+
+
+def test_retrieval_and_association_go_by_their_display_names(tmp_path):
+    pictures, cues = Labelled([0, 1, 2, 2]), Labelled([0, 1, 2, 2])
+    pictures.classes = cues.classes = None
+    pictures.captions = Captions(("an ant", "a bee", "a bee", "a cow", "a dog"), np.array([0, 1, 1, 2, 3]))
+    cues.associations = [Association("q", "ant", tuple(range(4)), (0,))] * 10 + [Association("r", "bee", (0, 1), (0,))]
+    flickr = zoo(name="retrieval-flickr_1k_test_image_text_retrieval", kind="retrieval", opened=pictures, classnames=())
+    winogavil = zoo(name="misc-winogavil", kind="association", opened=cues, classnames=())
+    out = write(tmp_path, [flickr, winogavil], ["retrieval", "association"])
+    lines = [json.loads(line) for line in (out / "eval_results.jsonl").read_text().splitlines()]
+    assert [(line["key"], line["dataset"]) for line in lines] == [
+        (TASKS[30].key, "Flickr"),
+        ("misc/winogavil", "WinoGAViL"),
+    ]
+    metrics = lines[0]["metrics"]
+    assert metrics["main_metric"] == metrics["mean_recall@1"] > 0
+    assert metrics["mean_recall@1"] == pytest.approx(
+        (metrics["image_retrieval_recall@1"] + metrics["text_retrieval_recall@1"]) / 2
+    )
+    first, second = strict(out / "results.json")["results"]
+    assert (first["datacomp"]["expected_n"], first["datacomp"]["whole"]) == (1000, False)
+    assert (second["datacomp"]["expected_n"], second["n"]) == (3563, 11)
+    columns = build(out / "clip_benchmark")[1]
+    assert {"image_retrieval_recall@5", "text_retrieval_recall@5"} < set(columns)
 
 
 def test_words_are_in_the_hash(tmp_path):
@@ -208,85 +233,6 @@ def test_clip_benchmarks_build_reads_the_files(tmp_path):
     nepali = rows["babel", "NE"]
     assert (nepali["acc1"], nepali["n"], nepali["classes"], nepali["template_count"]) == (str(2 / 3), "3", "2", "2")
     assert all("{" not in str(value) and "[" not in str(value) for row in rows.values() for value in row.values())
-
-
-# one table of everything
-
-
-def test_tidy_by_hand(tmp_path):
-    write(tmp_path / "one", [zoo(name="cifar10"), babel()], ["zero_shot", {"type": "multilingual", "sets": ["babel"]}])
-    write(tmp_path / "two", [zoo(name="cifar10")], digest="f" * 32)
-    facts = {"samples_seen": 12_800_000, "subset_size": 500, "recipe": "clip", "unheard_of": 3}
-    models = [
-        Evaluated(str(tmp_path / "two"), "night", "curated", 1),
-        Evaluated(str(tmp_path / "one"), "night", "curated", 0, facts),
-    ]
-    table = gather_tidy(models)
-    assert table.schema == SCHEMA
-    rows = table.to_pylist()
-    assert rows == sorted(rows, key=lambda r: (r["run"], r["subset"], r["seed"], r["model"], r["dataset"], r["suite"]))
-    (row,) = [r for r in rows if (r["seed"], r["dataset"], r["metric"]) == (0, "cifar10", "acc1")]
-    assert row["value"] == 0.75
-    assert row["is_main"]
-    assert (row["n"], row["classes"], row["samples_seen"], row["recipe"]) == (4, 3, 12_800_000, "clip")
-    assert (row["datacomp_task"], row["datacomp_whole"]) == ("cifar10", False)
-    assert row["low"] < 0.75 < row["high"]
-    assert json.loads(row["options"])["type"] == "zero_shot"
-    by_language = {r["language"]: r for r in rows if r["suite"] == "multilingual" and r["metric"] == "acc1"}
-    assert set(by_language) == {"DE", "NE"}
-    assert (by_language["NE"]["n"], by_language["NE"]["classes"], by_language["NE"]["chance"]) == (3, 2, 0.5)
-    means = {r["dataset"]: r for r in rows if r["type"] == "aggregate" and r["seed"] == 1}
-    assert means["DataComp average of 38"]["value"] is None
-    assert means["DataComp average of 38"]["datacomp_whole"] is False
-    seed1 = [r for r in rows if r["seed"] == 1 and r["metric"] == "acc1"]
-    assert (seed1[0]["samples_seen"], seed1[0]["model"]) == (None, "f" * 32)
-
-
-def test_tidy_bytes_do_not_depend_on_the_order(tmp_path):
-    models = []
-    for seed, names in enumerate((["cifar10", "zoo"], ["zoo"])):
-        folder = write(tmp_path / str(seed), [zoo(name=name) for name in names])
-        models.append(Evaluated(str(folder), "run", "all", seed))
-    write_tidy(str(tmp_path / "a.parquet"), gather_tidy(models))
-    write_tidy(str(tmp_path / "b.parquet"), gather_tidy(models[::-1]))
-    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
-    assert read_tidy(str(tmp_path / "a.parquet")).equals(gather_tidy(models))
-    assert pq.read_schema(tmp_path / "a.parquet").names == SCHEMA.names
-
-
-def test_tidy_columns_are_closed_and_typed(tmp_path):
-    empty = tidy_table([])
-    assert (len(empty), empty.schema) == (0, SCHEMA)
-    with pytest.raises(DataError, match="the column 'colour'"):
-        tidy_table([{"colour": "red"}])
-    with pytest.raises(DataError, match="wrong type"):
-        tidy_table([{"seed": "one"}])
-    older = tidy_table([{"run": "a", "value": 0.5}]).drop_columns(["parameters"])
-    pq.write_table(older, tmp_path / "old.parquet")
-    assert read_tidy(str(tmp_path / "old.parquet")).equals(tidy_table([{"run": "a", "value": 0.5}]))
-
-
-def test_harness_shape_by_hand(tmp_path):
-    out = write(tmp_path, [zoo(name="cifar10"), babel()], ["zero_shot", {"type": "multilingual", "sets": ["babel"]}])
-    found = to_harness(read_results(str(out)), "mine")
-    json.dumps(found, allow_nan=False)
-    cifar = found["results"]["cifar10|zero_shot"]
-    assert (cifar["alias"], cifar["acc1,none"]) == ("CIFAR-10", 0.75)
-    assert cifar["acc1_stderr,none"] == pytest.approx((0.75 * 0.25 / 3) ** 0.5)
-    assert "acc5,none" not in cifar  # 3 classes
-    assert found["results"]["babel|multilingual"]["acc1:DE,none"] == 0.75
-    assert found["n-samples"]["cifar10|zero_shot"] == {"original": 10_000, "effective": 4}
-    assert set(found["groups"]) == {"capability: object recognition"}  # DataComp's means lack tasks
-    assert found["group_subtasks"] == {"capability: object recognition": ["cifar10"]}
-    assert set(found["versions"]) == set(found["results"]) == set(found["task_hashes"])
-
-
-def test_unfinished_results_are_named(tmp_path):
-    with pytest.raises(DataError, match=r"results.json is missing; the evaluation is not finished"):
-        read_results(str(tmp_path))
-    (tmp_path / "results.json").write_text('{"format": 1}')
-    with pytest.raises(DataError, match="has format 1"):
-        read_results(str(tmp_path))
 
 
 def test_given_features_are_what_the_numbers_are_of(tmp_path):

@@ -9,12 +9,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from curate.eval.statistics import (
+    against_chance,
     bootstrap_classes,
+    detectable_difference,
+    family_sentence,
     holm,
     mcnemar,
     mean_over_seeds,
     minimum_detectable_effect,
     paired_difference,
+    seeds_needed,
     sign_test,
     wilson,
 )
@@ -158,3 +162,48 @@ def test_holm_is_between_p_and_bonferroni(values):
     assert [i for _, i in sorted((p, i) for i, p in enumerate(values))] == [
         i for _, _, i in sorted((q, p, i) for i, (p, q) in enumerate(zip(values, adjusted, strict=True)))
     ]
+
+
+@given(correct=st.integers(0, 200), chance=st.sampled_from([0.1, 0.25, 0.5]))
+def test_chance_is_an_exact_binomial(correct, chance):
+    found = against_chance(correct, 200, chance)
+    tails = stats.binom.cdf(correct, 200, chance), stats.binom.sf(correct - 1, 200, chance)
+    assert found.p == pytest.approx(min(1, 2 * min(tails)), rel=1e-9, abs=1e-300)
+    assert found.verdict == ("like" if found.p >= 0.05 else "above" if correct > 200 * chance else "below")
+
+
+def test_chance_golden():
+    assert against_chance(9, 10, 0.5).p == pytest.approx(2 * 11 / 1024)
+    assert against_chance(0, 0, 0.5).verdict == "like"
+    assert against_chance(5, 10, 0.5) == against_chance(5, 10, 0.5)
+    assert against_chance(5, 10, 0.5).p == 1.0
+
+
+def test_detectable_difference_has_its_power():
+    """Exact power of McNemar's test at the difference that is called detectable."""
+    n, discordant = 2000, 0.2
+    effect = detectable_difference(n, discordant)
+    assert effect == pytest.approx(2.8016 * math.sqrt(discordant / n), rel=1e-4)
+    rng = np.random.default_rng(0)
+    share = (discordant + effect) / 2 / discordant
+    found = 0
+    for _ in range(300):
+        differing = rng.binomial(n, discordant)
+        wins = rng.binomial(differing, share)
+        found += stats.binomtest(wins, differing).pvalue < 0.05
+    assert 0.7 <= found / 300 <= 0.88
+    assert detectable_difference(0, 0.5) is None
+    assert detectable_difference(100, 0.0) is None
+
+
+def test_seeds_needed():
+    needed = seeds_needed(0.01, 0.012)
+    assert minimum_detectable_effect(0.01 / math.sqrt(needed), needed - 1) <= 0.012
+    assert minimum_detectable_effect(0.01 / math.sqrt(needed - 1), needed - 2) > 0.012
+    assert seeds_needed(1.0, 0.0) is None
+
+
+def test_family_sentence():
+    assert family_sentence(1).startswith("One comparison")
+    assert "40 comparisons" in family_sentence(40)
+    assert "about 2.0 of them" in family_sentence(40)

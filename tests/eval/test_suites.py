@@ -114,12 +114,19 @@ def test_shared_prompts_are_encoded_once():
 
 
 def test_broken_text_tower_is_an_error():
-    opposite = SimpleNamespace(dim=2, digest="0" * 32, precision="fp32", encode_texts=lambda t: np.array([[1, 0], [-1, 0]], np.float32)[: len(t)])
+    opposite = SimpleNamespace(
+        dim=2,
+        digest="0" * 32,
+        precision="fp32",
+        encode_texts=lambda t: np.array([[1, 0], [-1, 0]], np.float32)[: len(t)],
+    )
     with pytest.raises(DataError, match="class 'x' cancel out"):
         class_weights(
             TextFeatures(opposite), WebDatasetSet("s", "/s", ("x",), (), "classification"), ["a {c}", "b {c}"]
         )
-    nan = SimpleNamespace(dim=2, digest="0" * 32, precision="fp32", encode_texts=lambda t: np.full((len(t), 2), np.nan, np.float32))
+    nan = SimpleNamespace(
+        dim=2, digest="0" * 32, precision="fp32", encode_texts=lambda t: np.full((len(t), 2), np.nan, np.float32)
+    )
     with pytest.raises(DataError, match="prompt 'hello' is not a number"):
         TextFeatures(nan)(["hello"])
 

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from sklearn.metrics import average_precision_score
 
 from curate.errors import ConfigError, DataError
-from curate.eval.evaluate import evaluate, evaluate_encoder, open_sets
+from curate.eval.evaluate import evaluate, evaluate_encoders, open_sets
 from curate.eval.suites import SuiteOption, parse_suites
 from curate.eval.suites.supervised import mean_average_precision
 from curate.pretrain.data.label_space import LabelSpace
@@ -63,7 +63,7 @@ def folder(tmp_path: Path) -> str:
 
 def run(encoder, folder: str, out: Path, suites, cache: Path | None = None) -> list[dict]:
     sets = open_sets([folder], suites)
-    evaluate_encoder(encoder, sets, suites, str(out), "model", str(cache) if cache else None)
+    evaluate_encoders({"model": encoder}, sets, {"model": str(out)}, str(cache) if cache else None)
     return json.loads((out / "results.json").read_text())["results"]
 
 

@@ -190,7 +190,13 @@ def test_a_set_may_hold_the_slices_themselves():
 
 
 def test_names_of_sets():
-    for name in ("vtab1k-caltech101", "wds_vtab-caltech101_test", "vtab/caltech101", "caltech101", "VTAB-1k_Caltech101"):
+    for name in (
+        "vtab1k-caltech101",
+        "wds_vtab-caltech101_test",
+        "vtab/caltech101",
+        "caltech101",
+        "VTAB-1k_Caltech101",
+    ):
         assert vtab_task(name).name == "caltech101"
     assert vtab_task("vtab-dsprites_label_orientation").name == "dsprites_orientation"
     assert vtab_task("vtab/kitti_closest_vehicle_distance").name == "kitti"

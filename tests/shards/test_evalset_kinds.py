@@ -236,11 +236,10 @@ def test_no_npy_bytes_crash_or_allocate(noise: bytes, at: int) -> None:
     for body in (noise, whole[:at], whole[:at] + noise + whole[at + len(noise) :]):
         try:
             found = read_vector(body, "here")
-        except DataError as error:
-            assert str(error).startswith("here: ")
-        else:
-            assert found.dtype == np.int64
-            assert len(found) * 1 <= len(body)
+        except DataError:
+            continue
+        assert found.dtype == np.int64
+        assert len(found) <= len(body)
 
 
 def test_npy_members_that_are_refused() -> None:

@@ -219,7 +219,7 @@ def test_sources(tmp_path: Path) -> None:
         EvalSource(path=str(tmp_path / "nowhere")).open()
     with pytest.raises(ConfigError, match="there is no file"):
         EvalSource(path=one.path, templates=str(tmp_path / "none.txt")).open()
-    with pytest.raises(ConfigError, match="has no {c}"):
+    with pytest.raises(ConfigError, match="for the class name"):
         EvalSource(path=one.path, templates=["a photo"]).open()
     with pytest.raises(ConfigError, match="`label` is for parquet files"):
         EvalSource(path=one.path, label="x").open()

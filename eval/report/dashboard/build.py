@@ -27,7 +27,8 @@ from ..gallery_data import Picture
 from ..visible import json_block, reveal
 from .check import check_dashboard
 from .data import Dashboard
-from .payload import choices, payload
+from .payload import choices, filled, payload
+from .pictures import bounded
 
 FORMAT = "curate-dashboard-1"
 HERE = Path(__file__).parent / "templates"
@@ -75,9 +76,10 @@ def build_dashboard(data: Dashboard, out: str) -> str:
     """Publish ``index.html`` and ``dashboard.json`` in the folder `out`; returns the page's path.
 
     Raises:
-        DataError: the data contradicts itself, or holds too many, too large or unknown pictures.
+        DataError: the data contradicts itself, or holds pictures that are too large or of unknown kinds.
         StorageError: the disk refuses.
     """
+    data = bounded(data)
     check_dashboard(data)
     page = render(data)
     storage.write_json(storage.join(out, "dashboard.json"), {"format": FORMAT, **_plain(data)})
@@ -88,6 +90,7 @@ def build_dashboard(data: Dashboard, out: str) -> str:
 
 def render(data: Dashboard) -> str:
     """The page as text."""
+    data = filled(data)
     style = _own("\n".join(_read(folder / name) for folder, name in _STYLES), "style")
     theme = _own(_read(SHARED / "theme.js"), "theme.js")
     parts = "\n".join(_read(HERE / name) for name in SCRIPTS)

@@ -47,13 +47,13 @@ def _complaints(data: Dashboard) -> Iterator[str]:
         if not measure.groups:
             yield f"measure {measure.name!r} is in no group"
     for arm in data.arms:
-        yield from _arm(arm, set(measures), {f.name for f in data.facts})
+        yield from _arm(arm, set(measures))
     yield from _references(data, set(arms), set(measures))
     yield from _tables(data)
     yield from _pictures([*pictures_of(data)])
 
 
-def _arm(arm: Arm, measures: set[str], facts: set[str]) -> Iterator[str]:
+def _arm(arm: Arm, measures: set[str]) -> Iterator[str]:
     where = f"arm {arm.name!r}"
     yield from _twice(f"seed of {where}", list(arm.seeds))
     for name, score in arm.scores.items():
@@ -61,8 +61,6 @@ def _arm(arm: Arm, measures: set[str], facts: set[str]) -> Iterator[str]:
             yield f"{where} has a score for {name!r}, which is no measure"
         yield from _score(f"{where}, {name!r}", score, len(arm.seeds))
     for fact, number in arm.facts.items():
-        if fact not in facts:
-            yield f"{where} tells {fact!r}, which is no fact of this page"
         if number is not None and not math.isfinite(number):
             yield f"{where}: {fact!r} is not finite"
     entered = arm.pool

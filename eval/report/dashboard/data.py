@@ -92,7 +92,8 @@ class Arm:
     Attributes:
         seeds: names of its seeds; equal names in two arms are paired.
         scores: measure name -> score.
-        facts: fact name -> number, such as samples seen or the subset's size.
+        facts: fact name -> number, such as samples seen or the subset's size; those that are no `Fact` of the page
+            are not shown.
         pool, steps: its curation funnel, if it has one.
         report: relative path of its own report's page.
         run: name of the run that it comes from.
@@ -202,7 +203,10 @@ class Groups:
 
 @dataclass
 class Robustness:
-    """A line of effective robustness: logit(y) = slope * logit(x) + intercept over fractions, where `logit`."""
+    """A line of effective robustness: logit(y) = slope * logit(x) + intercept over fractions, where `logit`.
+
+    `fitted_on` says what it was fitted on, as a sentence.
+    """
 
     x: str
     y: str

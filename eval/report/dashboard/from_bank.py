@@ -52,7 +52,7 @@ def mistakes_of(shown: Shown) -> Iterator[Mistake]:
 
 def _by_key(table: pa.Table, keys: Mapping[str, object]) -> dict[str, tuple[int, int, bool]]:
     """``key -> (label, prediction, correct)`` of the wanted samples."""
-    mine = table.filter(pc.is_in(table["key"], pa.array(keys)))
+    mine = table.filter(pc.field("key").isin(list(keys)))
     columns = (mine[name].to_pylist() for name in ("key", "label", "prediction", "correct"))
     return {key: (label, prediction, correct) for key, label, prediction, correct in zip(*columns, strict=True)}
 

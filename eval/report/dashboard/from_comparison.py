@@ -26,6 +26,13 @@ from .data import (
     Step,
 )
 
+DATACOMP = {
+    "DataComp ImageNet": "ImageNet",
+    "DataComp ImageNet dist. shifts": "ImageNet dist. shifts",
+    "DataComp VTAB": "VTAB-13 (DataComp's)",
+    "DataComp Retrieval": "Retrieval (DataComp's)",
+}
+"""DataComp's groups by the names that a page has for them: VTAB always says which."""
 OPTIONS_TOLD = 160  # characters of a protocol's options
 
 
@@ -56,7 +63,9 @@ class Beside:
     notes: Sequence[str] = ()
 
 
-def dashboard_of(comparison: Mapping[str, Any], title: str, summary: str = "", beside: Beside | None = None) -> Dashboard:
+def dashboard_of(
+    comparison: Mapping[str, Any], title: str, summary: str = "", beside: Beside | None = None
+) -> Dashboard:
     """The page of a comparison."""
     beside = beside or Beside()
     arms = [_arm(comparison, i, beside.arms) for i in range(len(comparison["arms"]))]
@@ -78,7 +87,7 @@ def dashboard_of(comparison: Mapping[str, Any], title: str, summary: str = "", b
         per_class=list(_per_class(comparison)),
         confusions=list(_confusions(comparison)),
         groups=list(_groups(comparison)),
-        robustness=[_robustness(r) for r in comparison.get("robustness", ())],
+        robustness=[_robustness(r) for r in comparison.get("robustness", ()) if r["scale"] == "logit"],
         curves=beside.curves,
         mistakes=beside.mistakes,
         retrieved=beside.retrieved,
@@ -99,7 +108,7 @@ def _measure(comparison: Mapping[str, Any], measure: Mapping[str, Any]) -> Measu
         measure["dataset"],
         measure["suite"],
         measure["metric"],
-        groups=tuple(protocol["tags"]),
+        groups=_chosen_under(protocol),
         main=measure["main"],
         n=measure["n"],
         chance=measure.get("chance"),
@@ -111,6 +120,15 @@ def _measure(comparison: Mapping[str, Any], measure: Mapping[str, Any]) -> Measu
         text_hash=protocol["text_hash"],
         digest=protocol["dataset_digest"],
     )
+
+
+def _chosen_under(protocol: Mapping[str, Any]) -> list[str]:
+    """Headings that a measure is chosen under: DataComp's group first, else the first capability, else the kind."""
+    tags = list(protocol["tags"])
+    if (protocol["type"] or "").startswith("vtab"):
+        return ["VTAB-1k", *tags]
+    first = [DATACOMP[t] for t in tags if t in DATACOMP] or [t for t in tags[2:] if t != "DataComp"][:1] or tags[:1]
+    return list(dict.fromkeys([*first, *(DATACOMP.get(t, t) for t in tags)]))
 
 
 def _told(protocol: Mapping[str, Any]) -> str:
@@ -170,6 +188,11 @@ def _differences(comparison: Mapping[str, Any]) -> Iterator[Difference]:
                 found["p_holm"],
                 over,
             )
+
+    for measure, pairs in comparison.get("pairs", {}).items():
+        for first, second, difference, low, high in pairs:
+            if comparison["control"] not in (first, second):
+                yield Difference(names[first], names[second], measure, difference, low, high, kind="paired")
 
 
 def _main_of(comparison: Mapping[str, Any], protocol: str | int) -> str | None:

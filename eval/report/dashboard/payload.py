@@ -8,6 +8,7 @@ t distribution is in here too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from scipy import special
@@ -20,6 +21,19 @@ from .pictures import pictures_of
 
 LONGEST = 600  # characters of one caption or class name
 MOST_DF = 60
+
+
+def filled(data: Dashboard) -> Dashboard:
+    """Without tables and examples that no arm has."""
+    return replace(
+        data,
+        per_class=[p for p in data.per_class if p.arms and p.classes],
+        confusions=[c for c in data.confusions if c.pairs or c.counts],
+        groups=[g for g in data.groups if g.arms and g.groups],
+        mistakes=[m for m in data.mistakes if m.guesses],
+        retrieved=[r for r in data.retrieved if r.hits],
+        curves=[c for c in data.curves if len(c.x)],
+    )
 
 
 def payload(data: Dashboard) -> dict[str, Any]:
@@ -45,9 +59,7 @@ class _Payload:
             "facts": [_record(f) for f in data.facts],
             "arms": [self._arm(a) for a in data.arms],
             "differences": self._differences(),
-            "aggregates": [
-                {**_record(a), "measures": [self.measure[m] for m in a.measures]} for a in data.aggregates
-            ],
+            "aggregates": [{**_record(a), "measures": [self.measure[m] for m in a.measures]} for a in data.aggregates],
             "perClass": [
                 {
                     "m": self.measure[p.measure],
@@ -77,12 +89,8 @@ class _Payload:
                 }
                 for g in data.groups
             ],
-            "robustness": [
-                {**_record(r), "x": self.measure[r.x], "y": self.measure[r.y]} for r in data.robustness
-            ],
-            "curves": [
-                {**_record(c), "arm": self.arm[c.arm], "x": list(c.x), "y": list(c.y)} for c in data.curves
-            ],
+            "robustness": [{**_record(r), "x": self.measure[r.x], "y": self.measure[r.y]} for r in data.robustness],
+            "curves": [{**_record(c), "arm": self.arm[c.arm], "x": list(c.x), "y": list(c.y)} for c in data.curves],
             "mistakes": [
                 {
                     "m": self.measure[m.measure],
@@ -108,7 +116,9 @@ class _Payload:
                 }
                 for r in data.retrieved
             ],
-            "pictures": [[str(data_uri(p)), p.width, p.height, int(max(p.width, p.height) <= SMALL)] for p in self.pictures],
+            "pictures": [
+                [str(data_uri(p)), p.width, p.height, int(max(p.width, p.height) <= SMALL)] for p in self.pictures
+            ],
             "t": [round(float(special.stdtrit(df, 0.975)), 9) for df in range(1, MOST_DF + 1)],
         }
 

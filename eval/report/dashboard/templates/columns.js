@@ -11,6 +11,20 @@ function rows() {
 const rowName = (row) => data.arms[row.arm].name + (row.seed === null ? "" : ` · seed ${row.seed}`);
 const SEEDS_KIND = "Student's t over seeds";
 
+// The same column, each of its values worked out once per row.
+function remembered(column) {
+  const [values, differences] = [new Map(), new Map()];
+  const once = (known, key, make) => {
+    if (!known.has(key)) known.set(key, make());
+    return known.get(key);
+  };
+  return {
+    ...column,
+    of: (row) => once(values, row, () => column.of(row)),
+    versus: (row, control) => once(once(differences, control, () => new Map()), row, () => column.versus(row, control)),
+  };
+}
+
 // One measure of one row.
 function score(row, m) {
   const found = data.arms[row.arm].scores[m];
@@ -110,7 +124,7 @@ function chosenColumns(shown) {
   const measures = chosen();
   const counted = averaged(measures);
   const values = measures.map((m) => shown.map((row) => score(row, m)?.value ?? null));
-  const complete = shown.map((row) => meanScore(row, measures).value !== null);
+  const complete = shown.map((_, i) => values.length > 0 && values.every((v) => v[i] !== null));
   const byTask = (rule) => values.map((v, k) => rule(v, data.measures[measures[k]].higher_is_better));
   const over = (table, i) => (complete[i] ? mean(table.map((v) => v[i])) : null);
   const rankTable = byTask(ranks);
@@ -118,7 +132,7 @@ function chosenColumns(shown) {
   const place = new Map(shown.map((row, i) => [row, i]));
   const told = (table) => (row) => {
     const value = place.has(row) && table.length ? over(table, place.get(row)) : null;
-    const there = measures.filter((m) => score(row, m)).length;
+    const there = values.filter((v) => place.has(row) && v[place.get(row)] !== null).length;
     return { value: Number.isNaN(value) ? null : value, low: null, high: null, there, needed: measures.length, kind: "" };
   };
   const left = measures.length - counted.length;

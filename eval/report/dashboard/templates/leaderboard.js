@@ -6,7 +6,7 @@ function boardColumns(shown) {
     ...chosenColumns(shown),
     ...(state.aggregates ? data.aggregates.map(aggregateColumn) : []),
     ...chosen().map(measureColumn),
-  ];
+  ].map(remembered);
 }
 
 function sortedRows(columns, shown) {
@@ -14,7 +14,7 @@ function sortedRows(columns, shown) {
   if (state.sort === "arm" || !column) return [shown, null];
   const descending = state.order ? state.order === "descending" : column.higher;
   const sign = descending ? -1 : 1;
-  const keyed = shown.map((row) => [state.view === "differences" && column.versus(row, board.control) ? column.of(row).value : (column.of(row)?.value ?? null), row]);
+  const keyed = shown.map((row) => [column.of(row)?.value ?? null, row]);
   keyed.sort(([a], [b]) => (a === null || b === null ? (a === null) - (b === null) : sign * (a - b)));
   return [keyed.map(([, row]) => row), column];
 }
@@ -89,7 +89,8 @@ function drawBoard(box) {
   const columns = boardColumns(shown);
   const controls = new Map(shown.map((row) => [row, state.rows === "seeds" ? controlOf(row, shown) : board.control]));
   const [sorted, by] = sortedRows(columns, shown);
-  const place = places(by ?? columns[0], sortedRows(columns, shown).length && by ? (isBestFirst(by) ? sorted : [...sorted].reverse()) : byBest(columns[0], shown));
+  const ranked = by ?? columns[0];
+  const place = places(ranked, byBest(ranked, shown));
   board = { ...board, columns, rows: sorted, controls };
   const looks = columns.map((c) => [shades(c, shown), bestOf(c, shown)]);
   const body = sorted.map((row) => {
@@ -116,7 +117,6 @@ function drawBoard(box) {
   box.scrollLeft = kept;
 }
 
-const isBestFirst = (column) => (state.order || (column.higher ? "descending" : "ascending")) === (column.higher ? "descending" : "ascending");
 const controlOf = (row, shown) => shown.find((r) => r.arm === state.control && r.seed === row.seed) ?? shown.find((r) => r.arm === state.control);
 function byBest(column, shown) {
   const sign = column.higher ? -1 : 1;
@@ -149,7 +149,7 @@ function walk(event, box) {
 function makeLeaderboard(section) {
   section.append(el("p", { class: "lede" },
     "Each number is the mean over seeds with its 95 % interval. ▲ and ▼ mark a difference to the control whose interval excludes 0; nothing is marked where it does not. ",
-    "Arms that share a place are not told apart. Point at a number, or go to it with the arrow keys, to see where it comes from."));
+    "Arms that share a place are not told apart; with one seed a mean has no test, and places are only its order. Point at a number, or go to it with the arrow keys, to see where it comes from."));
   makeChooser(section);
   const tools = el("div", { class: "picks" });
   const box = el("div", { class: "box tall", role: "region", "aria-label": "Leaderboard, scrolls", keydown: (e) => walk(e, box) });

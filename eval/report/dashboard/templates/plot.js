@@ -29,7 +29,7 @@ function logTicks(a, b, most) {
     return Array.from({ length: last - first + 1 }, (_, i) => first + i).filter((e) => e % every === 0).map((e) => 10 ** e);
   }
   const ticks = [];
-  for (let e = Math.floor(a); e <= last + 1; e += 1) for (const m of [1, 2, 5]) if (Math.log10(m * 10 ** e) >= a && Math.log10(m * 10 ** e) <= b) ticks.push(m * 10 ** e);
+  for (let e = Math.floor(a); e <= last + 1; e += 1) for (const m of b - a < 0.8 ? [1, 1.5, 2, 3, 4, 5, 7] : [1, 2, 5]) if (Math.log10(m * 10 ** e) >= a && Math.log10(m * 10 ** e) <= b) ticks.push(m * 10 ** e);
   return ticks.length > 1 ? ticks : linearTicks(10 ** a, 10 ** b, most).filter((t) => t > 0);
 }
 

@@ -5,8 +5,8 @@ function measureFacts(m) {
   const x = data.measures[m];
   return [
     ["set", [x.dataset, x.split].filter(Boolean).join(", ")], ["suite", x.suite], ["metric", x.metric],
-    ["protocol", x.protocol], ["version", x.version], ["class names and templates", x.text_hash],
-    ["test set's digest", x.digest], ["test samples", x.n === null ? "" : count(x.n)],
+    ["protocol", x.protocol], ["version", x.version], ["templates' hash", x.text_hash.slice(0, 12)],
+    ["set's digest", x.digest.slice(0, 12)], ["test samples", x.n === null ? "" : count(x.n)],
     ["chance", x.chance === null ? "" : withUnit(x.chance, x.unit)],
   ];
 }

@@ -1,7 +1,7 @@
 // One quantity against another: an arm is a point with both intervals; a line of effective robustness where one was fitted.
 function axisColumns() {
   const shown = data.arms.map((_, i) => armRow(i));
-  return [...chosenColumns(shown).map((c) => [c, shown]), ...data.facts.map((f, i) => [factColumn(f, i), shown]),
+  return [...chosenColumns(shown).map((c) => [remembered(c), shown]), ...data.facts.map((f, i) => [factColumn(f, i), shown]),
     ...data.aggregates.map((a) => [aggregateColumn(a), shown]), ...data.measures.map((_, m) => [measureColumn(m), shown])];
 }
 
@@ -67,7 +67,7 @@ function drawScatter({ x, y, xlog, ylog, shown, place, remark, numbers }) {
   const line = data.robustness.find((r) => r.x === x.m && r.y === y.m && x.m !== undefined);
   const notes = [];
   if (left) notes.push(`${left} of ${shown.length} arms have no place here.`);
-  if (line) notes.push(`The line is what ${line.fitted_on || "the baselines"} would reach on ${y.label} at each ${x.label}; above it is effective robustness.`);
+  if (line) notes.push(`Dashed: the ${y.label} to expect at each ${x.label}; what lies above it is effective robustness. ${line.fitted_on}`);
   remark.textContent = notes.join(" ");
   if (!points.length) {
     place.replaceChildren(el("p", { class: "faint" }, "No arm has both of these."));
@@ -125,7 +125,7 @@ function pointFacts(p, x, y, line) {
   for (const [c, v] of [[x, p.a], [y, p.b]]) {
     told.push([c.label, `${withUnit(v.value, c.unit)} ${interval(v.low, v.high, c.unit)}`]);
     if (v.kind) told.push(["interval", `95${NARROW}%, ${v.kind}`]);
-    if (c.m !== undefined) told.push(...measureFacts(c.m).filter(([t, v2]) => v2 && ["protocol", "version", "test samples", "class names and templates", "test set's digest"].includes(t)));
+    if (c.m !== undefined) told.push(...measureFacts(c.m).filter(([t, v2]) => v2 && ["protocol", "version", "test samples", "templates' hash", "set's digest"].includes(t)));
   }
   if (line) told.push(["effective robustness", `${change(p.b.value - onLine(line, p.a.value), y.unit)} points`]);
   return told;
