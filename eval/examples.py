@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import DataError
@@ -124,9 +123,11 @@ def choose_mistakes(salt: str, tables: Sequence[pa.Table], limit: int) -> list[i
     if any(not table["key"].equals(keys) for table in tables[1:]):
         raise DataError("outcomes of different samples cannot be shown side by side")
     wrong = np.stack([~table["correct"].to_numpy(zero_copy_only=False) for table in tables])
-    order = np.array(sorted(range(len(keys)), key=lambda i: _draw(salt, keys[i].as_py())), np.int64)
-    differ = order[(wrong.any(0) & ~wrong.all(0))[order]].tolist()
-    hopeless = order[wrong.all(0)[order]].tolist()
+    draws = [_draw(salt, key) for key in keys.to_pylist()]
+    order = sorted(range(len(draws)), key=draws.__getitem__)
+    all_wrong, some_wrong = np.all(wrong, axis=0), np.any(wrong, axis=0)
+    differ = [i for i in order if some_wrong[i] and not all_wrong[i]]
+    hopeless = [i for i in order if all_wrong[i]]
     first = min(len(differ), max(round(limit * DIFFER_SHARE), limit - len(hopeless)))
     return differ[:first] + hopeless[: limit - first]
 
@@ -168,7 +169,8 @@ def _retrieved(seen: Sequence[Seen], direction: str, query: int) -> Iterator[int
 
 def query_row(table: pa.Table, direction: str, query: int) -> int:
     """Row of a retrieval's outcomes: captions in order (they search pictures), then pictures (they search captions)."""
-    return query if direction == "image" else query + pc.sum(pc.equal(table["direction"], "image")).as_py()
+    pictures = table["owner"][-1].as_py() + 1  # the last row is the last picture's
+    return query if direction == "image" else query + table.num_rows - pictures
 
 
 def retrieved(table: pa.Table, direction: str, query: int) -> list[int]:

@@ -68,7 +68,7 @@ class Worded(Protocol):
 
 def write_result(out: str, digest: str, model: str, one: OpenSet, suite: Suite, result: SuiteResult) -> Written:
     """Write what belongs to one set and suite: per-sample outcomes and CLIP_benchmark's files."""
-    split = one.splits[suite.split]
+    split = one.splits[suite.split_of(one.evalset)]
     path = f"outcomes/{one.name.replace('/', '-')}.{suite.label}.parquet"
     with storage.publishing(storage.join(out, path)) as temporary:
         pq.write_table(result.outcomes.table(split), temporary, compression="zstd")
@@ -112,7 +112,7 @@ def _record(one: OpenSet, suite: Suite, result: SuiteResult, path: str) -> dict[
         "task": suite.task,
         "options": suite.model_dump(mode="json"),
         "version": suite.version,
-        "split": suite.split,
+        "split": suite.split_of(evalset),
         "dataset_digest": evalset.digest,
         "text_hash": suite.text_hash_for(evalset) if hashed else text_hash(classnames, suite.templates_for(evalset)),
         "datacomp": _datacomp(one, suite, found, len(classnames)),
@@ -134,7 +134,7 @@ def _datacomp(one: OpenSet, suite: Suite, found: Any, classes: int) -> dict[str,
     task = task_of(one.evalset)
     if task is None:
         return None
-    split = one.splits[suite.split]
+    split = one.splits[suite.split_of(one.evalset)]
     if task.kind == "retrieval":  # its size counts pictures, the outcomes are queries both ways
         return described(task, len(split), classes)
     return described(task, len(split.associations or ()) if task.kind == "association" else len(found), classes)

@@ -19,7 +19,7 @@ from ..errors import DataError
 from ..registry import unknown
 from ..shards import storage
 from .contributions import AGREES, Contributions, contributions
-from .result_files import FORMAT, RESULTS
+from .result_files import RESULTS, read_results
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,10 @@ def read_records(folder: str, whose: str) -> list[dict[str, Any]]:
     Raises:
         DataError: it is missing or of another format.
     """
-    path = storage.join(folder, RESULTS)
-    if not storage.exists(path):
-        raise DataError(f"{path} is missing; the evaluation of {whose} is not finished")
-    value = storage.read_json(path)
-    if value.get("format") != FORMAT:
-        raise DataError(f"{path} has format {value.get('format')}, not {FORMAT}; evaluate again")
-    return value["results"]
+    try:
+        return read_results(folder)["results"]
+    except DataError as error:
+        raise DataError(f"{whose}: {error}") from error
 
 
 def gather(folders: Mapping[tuple[str, int], str]) -> list[Row]:

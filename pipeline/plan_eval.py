@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..errors import ConfigError
+from ..eval.suites import Suite
 from ..filters.decontaminate import Decontaminate
 from ..filters.scorers.checksum import Checksum
 from ..filters.scorers.perceptual_hash import PerceptualHash
+from ..shards import storage
 from ..shards.evalsets.builtin import BUILTIN
 from ..shards.evalsets.source import EvalSource
 from .plan_training import Offers, check_suites
@@ -74,7 +77,10 @@ class EvalPlanner:
         measured = {
             "suites": tuple(option.suites),
             "sources": sources,
-            "source_identities": tuple(source_identity(source, "eval.data") for source in sources),
+            "source_identities": (
+                *(source_identity(source, "eval.data") for source in sources),
+                *(storage.identity(path) for s in option.suites for file in s.files() for path in found_files(file, s)),
+            ),
         }
         check = self._planner.add(EvalCheckStage("evalcheck", dict(built), **measured))
         return self._planner.add(
@@ -92,3 +98,15 @@ class EvalPlanner:
         """Stages that write the built-in sets among some, by role."""
         names = [source.path for source in data if source.path in BUILTIN]
         return {f"evalset/{n}": self._planner.add(EvalSetStage(f"evalset/{n}", builtin=n)) for n in names}
+
+
+def found_files(pattern: str, suite: Suite) -> list[str]:
+    """What a path or pattern of a suite names.
+
+    Raises:
+        ConfigError: nothing.
+    """
+    found = [pattern] if storage.exists(pattern) else [p for p in storage.expand(pattern) if storage.exists(p)]
+    if not found:
+        raise ConfigError(f"eval.suites: {suite.label!r}: there is nothing at {pattern}")
+    return found

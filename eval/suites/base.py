@@ -123,6 +123,14 @@ class Suite(Options):
         """Splits that this set must have; by default the same for all."""
         return self.splits()
 
+    def files(self) -> list[str]:
+        """Paths and patterns of what results depend on beside the sets; its content is part of what was asked."""
+        return []
+
+    def split_of(self, evalset: EvalSet) -> str:
+        """The split of this set that is scored."""
+        return self.split
+
     def check_set(self, evalset: EvalSet, classes: tuple[str, ...]) -> None:
         """Raise what `evaluate` would, as far as it can be told without a feature.
 

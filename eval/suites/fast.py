@@ -63,6 +63,9 @@ class Fast(PromptedSuite):
         default="zero_shot", description="Name of the suite whose outcomes are taken from `history`."
     )
 
+    def files(self) -> list[str]:
+        return list(self.history)
+
     def rows(self, evalset: EvalSet, split: EvalSplit) -> np.ndarray:
         return self._sample(evalset, split).rows
 

@@ -138,8 +138,8 @@ def _first(rows: list[Row], board: Board) -> Row:
 
 def _confusions(rows: list[Row], board: Board, arm: str) -> list[Confusion]:
     mine = [r for r in rows if (r.dataset, r.suite, r.arm) == (board.dataset, board.suite, arm)]
-    tables = [r.record.get("confusion") for r in mine]
-    if not tables or any(t is None for t in tables):
+    tables = [t for r in mine if (t := r.record.get("confusion")) is not None]
+    if not tables or len(tables) < len(mine):
         return []
     classes = [e["name"] for e in mine[0].record["per_class"]]
     return [Confusion(arm, classes, np.sum(tables, axis=0).tolist(), metric_of(board).label)]

@@ -156,7 +156,7 @@ def test_results_without_a_main_metric_work_everywhere(tmp_path):
         "metrics": {"acc_race_avg": 0.75, "acc_race:0": None, "main_metric": None},
     }
     assert [row["main_metric"] for row in build(out / "clip_benchmark")] == [""]
-    rows = gather_tidy([Evaluated(str(out))]).to_pylist()
+    rows = gather_tidy([Evaluated("run", "arm", None, str(out))]).to_pylist()
     assert [(r["metric"], r["value"], r["is_main"]) for r in rows] == [
         ("acc_race:0", None, False), ("acc_race_avg", 0.75, False),
     ]  # fmt: skip

@@ -138,7 +138,7 @@ def test_unlike_measurements_are_refused(tmp_path, change):
 
 
 def test_unfinished_and_foreign_results_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"results.json is missing; the evaluation of a, seed 2"):
+    with pytest.raises(DataError, match=r"a, seed 2: .*results.json is missing; the evaluation is not finished"):
         gather({("a", 2): str(tmp_path)})
     (tmp_path / "results.json").write_text('{"format": 99, "results": []}')
     with pytest.raises(DataError, match="format 99"):

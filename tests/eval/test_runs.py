@@ -183,7 +183,7 @@ def test_refusals(tmp_path, models):
         compare_models([models[0], models[0]])
     with pytest.raises(DataError, match="unknown arm 'curatd'; did you mean 'curated'"):
         compare_models(models, control="curatd")
-    with pytest.raises(DataError, match=r"results.json is missing; the evaluation of r/s seed 1"):
+    with pytest.raises(DataError, match=r"r/s seed 1: .*results.json is missing; the evaluation is not finished"):
         compare_models([Evaluated("r", "s", 1, str(tmp_path))])
 
 

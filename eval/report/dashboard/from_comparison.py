@@ -124,7 +124,7 @@ def _measure(comparison: Mapping[str, Any], measure: Mapping[str, Any]) -> Measu
 
 def _chosen_under(protocol: Mapping[str, Any]) -> list[str]:
     """Headings that a measure is chosen under: DataComp's group first, else the first capability, else the kind."""
-    tags = list(protocol["tags"])
+    tags: list[str] = list(protocol["tags"])
     if (protocol["type"] or "").startswith("vtab"):
         return ["VTAB-1k", *tags]
     first = [DATACOMP[t] for t in tags if t in DATACOMP] or [t for t in tags[2:] if t != "DataComp"][:1] or tags[:1]
