@@ -180,9 +180,9 @@ def features_of(rng: np.random.Generator, split: Any, evalset: Any, text: Cached
 
 def run(factor: int) -> dict[str, Any]:
     """Every task, one after the other."""
-    from curate.eval.datacomp_tasks import TASKS
-    from curate.eval.features import Features
+    from curate.eval.embedding.features import Features
     from curate.eval.suites import EvalContext
+    from curate.eval.tasks.datacomp import TASKS
 
     text, found = CachedTexts(), []
     for number, task in enumerate(TASKS):

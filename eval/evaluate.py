@@ -1,8 +1,8 @@
 """Evaluate models on several sets with several suites: load once, embed once, keep every sample's outcome.
 
 What is wrong with the sets is found before a model is loaded (`opened.py`). Pictures are read and decoded once for all
-models and suites (`embed_once.py`), texts of all suites and sets are encoded together. What is written is byte for byte
-a function of model, sets and suites (no times, no paths): `result_files.py`.
+models and suites (`embedding/`), texts of all suites and sets are encoded together. What is written is byte for byte
+a function of model, sets and suites (no times, no paths): `results/`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..shards.evalsets.base import EvalSet
-from .embed_once import EmbedOnce, wanted_rows
-from .features import ClassScores, Features, TextFeatures, has_head
+from .embedding.embed_once import EmbedOnce, wanted_rows
+from .embedding.features import ClassScores, Features, TextFeatures, has_head
 from .opened import OpenSet, open_sets
-from .result_files import Written, finish, write_result
+from .results.files import Written, finish, write_result
 from .suites import EvalContext, Suite
 
 if TYPE_CHECKING:

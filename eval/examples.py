@@ -20,7 +20,7 @@ from ..errors import DataError
 from ..shards import storage
 from ..shards.evalsets.base import EvalSet, EvalSplit
 from ..shards.images.image import ImageError, decode_rgb
-from .result_files import read_results
+from .results.files import read_results
 
 SIDE = 112  # longest side of a small copy, pixels
 QUALITY = 80

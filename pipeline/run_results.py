@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CurateError
-from ..eval.result_files import RESULTS
+from ..eval.results.files import RESULTS
 from ..shards import storage
 
 SUBSETS, ENCODERS = "subsets", "encoders"

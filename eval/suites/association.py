@@ -24,7 +24,7 @@ import pyarrow as pa
 from ...errors import DataError
 from ...shards.evalsets.base import Association as Question
 from ...shards.evalsets.base import EvalSet, EvalSplit, Kind
-from ..outcomes import SampleOutcomes, small
+from ..metrics.outcomes import SampleOutcomes, small
 from .base import SUITES, EvalContext, Need, Splits, Suite, SuiteResult
 
 SIZES: dict[str, tuple[int, ...]] = {"5": (5,), "6": (6,), "10": (10,), "12": (12,), "5-6": (5, 6), "10-12": (10, 12)}

@@ -22,8 +22,8 @@ from pydantic import Field
 
 from ...registry import Options, Registry
 from ...shards.evalsets.base import EvalSet, EvalSplit, Kind
-from ..features import ClassScores, Features, TextFeatures
-from ..outcomes import SampleOutcomes
+from ..embedding.features import ClassScores, Features, TextFeatures
+from ..metrics.outcomes import SampleOutcomes
 
 if TYPE_CHECKING:
     from ...pretrain.encoders.encoder import Encoder

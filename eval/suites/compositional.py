@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from ...errors import DataError
 from ...shards.evalsets.base import EvalSet, EvalSplit, Instance, Kind
-from ..outcomes import SampleOutcomes
+from ..metrics.outcomes import SampleOutcomes
 from .base import SUITES, EvalContext, Need, Splits, Suite, SuiteResult
 
 AT_ONCE = 1024  # instances

@@ -24,10 +24,10 @@ import pyarrow as pa
 
 from ...errors import DataError
 from ...shards.evalsets.base import EvalSet, EvalSplit, Groups
-from ..group_metrics import group_means, lowest
-from ..metrics import BLOCK
-from ..outcomes import SampleOutcomes, small
-from ..prompts import class_texts, ensemble
+from ..metrics.accuracy import BLOCK
+from ..metrics.groups import group_means, lowest
+from ..metrics.outcomes import SampleOutcomes, small
+from ..tasks.prompts import class_texts, ensemble
 from .base import SUITES, EvalContext, Need, Splits, Suite, SuiteResult
 
 QUESTIONS = ("age", "gender", "race", "toxic")
@@ -198,7 +198,7 @@ class FairnessOutcomes(SampleOutcomes):
 
     def tables(self, evalset: EvalSet, split: EvalSplit) -> dict[str, Any]:
         """``groups``: one row per metric and group that has pictures, with Wilson's interval."""
-        from ..statistics import wilson  # scipy
+        from ..comparison.statistics import wilson  # scipy
 
         rows = []
         for name, (counted, fields, more_is_worse) in self.measured().items():

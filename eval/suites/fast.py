@@ -26,10 +26,10 @@ from pydantic import Field
 from ...errors import DataError
 from ...shards import storage
 from ...shards.evalsets.base import EvalSet, EvalSplit
-from ..metrics import BLOCK
-from ..outcomes import outcomes
-from ..prompts import ensemble
-from ..sort_search import difficulty_order, evenly_spaced, left_out_errors, read_history, search
+from ..metrics.accuracy import BLOCK
+from ..metrics.outcomes import outcomes
+from ..probes.sort_search import difficulty_order, evenly_spaced, left_out_errors, read_history, search
+from ..tasks.prompts import ensemble
 from .base import SUITES, EvalContext, SuiteResult
 from .prompted import PromptedSuite
 

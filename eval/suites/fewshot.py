@@ -21,10 +21,10 @@ import pyarrow as pa
 from pydantic import Field
 
 from ...shards.evalsets.base import EvalSet, EvalSplit
-from ..metrics import BLOCK
-from ..outcomes import Outcomes, SampleOutcomes, outcomes
-from ..ridge import solve_ridge
-from ..train_samples import short_classes
+from ..metrics.accuracy import BLOCK
+from ..metrics.outcomes import Outcomes, SampleOutcomes, outcomes
+from ..probes.ridge import solve_ridge
+from ..probes.train_samples import short_classes
 from .base import SUITES, EvalContext, ProbeSuite, SuiteResult
 
 MAIN_SHOTS = 10

@@ -20,9 +20,9 @@ import numpy as np
 from pydantic import Field, PositiveFloat, field_validator
 
 from ...errors import DataError
-from ..metrics import BLOCK, top_k_accuracy
-from ..outcomes import outcomes
-from ..train_samples import evenly_spaced
+from ..metrics.accuracy import BLOCK, top_k_accuracy
+from ..metrics.outcomes import outcomes
+from ..probes.train_samples import evenly_spaced
 from .base import SUITES, EvalContext, ProbeSuite, SuiteResult
 
 LEAVE_ONE_OUT = 10_000

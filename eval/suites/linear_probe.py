@@ -22,10 +22,10 @@ import numpy as np
 from pydantic import Field
 
 from ...errors import DataError
-from ..logistic import choose_c, fit_logistic
-from ..metrics import BLOCK
-from ..outcomes import outcomes
-from ..train_samples import first_per_class, short_classes, stratified_split
+from ..metrics.accuracy import BLOCK
+from ..metrics.outcomes import outcomes
+from ..probes.logistic import choose_c, fit_logistic
+from ..probes.train_samples import first_per_class, short_classes, stratified_split
 from .base import SUITES, EvalContext, ProbeSuite, SuiteResult
 
 

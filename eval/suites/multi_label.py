@@ -15,10 +15,10 @@ import pyarrow as pa
 
 from ...errors import DataError
 from ...shards.evalsets.base import EvalSet, EvalSplit, Kind
-from ..average_precision import average_precision, expected_average_precision
-from ..metrics import BLOCK
-from ..outcomes import SampleOutcomes, small
-from ..prompts import ensemble
+from ..metrics.accuracy import BLOCK
+from ..metrics.average_precision import average_precision, expected_average_precision
+from ..metrics.outcomes import SampleOutcomes, small
+from ..tasks.prompts import ensemble
 from .base import SUITES, EvalContext, SuiteResult
 from .prompted import PromptedSuite
 

@@ -20,9 +20,9 @@ from pydantic import Field, field_validator
 
 from ...errors import DataError
 from ...shards.evalsets.base import EvalSet, EvalSplit, LanguageTexts
-from ..metrics import BLOCK
-from ..outcomes import Outcomes, SampleOutcomes, outcomes, small
-from ..prompts import ClassTexts, class_texts, ensemble, named_templates, text_hash
+from ..metrics.accuracy import BLOCK
+from ..metrics.outcomes import Outcomes, SampleOutcomes, outcomes, small
+from ..tasks.prompts import ClassTexts, class_texts, ensemble, named_templates, text_hash
 from .base import SUITES, EvalContext, Need, Splits, Suite, SuiteResult
 from .prompted import Templates, require_places
 

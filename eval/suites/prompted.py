@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from ...errors import DataError
 from ...shards.evalsets.base import PLACEHOLDER, EvalSet
 from ...shards.evalsets.webdataset import TEMPLATES
-from ..prompts import (
+from ..tasks.prompts import (
     NAMED,
     Aliases,
     ClassTexts,

@@ -19,8 +19,8 @@ from pydantic import Field
 
 from ...errors import DataError
 from ...shards.evalsets.base import Captions, EvalSet, EvalSplit, Kind
-from ..outcomes import SampleOutcomes, small
-from ..retrieval_ranks import RetrievalRanks, retrieval_ranks
+from ..metrics.outcomes import SampleOutcomes, small
+from ..metrics.retrieval_ranks import RetrievalRanks, retrieval_ranks
 from .base import SUITES, EvalContext, Need, Splits, Suite, SuiteResult
 
 EXAMPLES = 12

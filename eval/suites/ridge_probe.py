@@ -14,10 +14,10 @@ import numpy as np
 from pydantic import Field
 
 from ...errors import DataError
-from ..metrics import BLOCK
-from ..outcomes import outcomes
-from ..ridge import RELATIVE_PENALTIES, RidgePath, best_penalty
-from ..train_samples import stratified_split
+from ..metrics.accuracy import BLOCK
+from ..metrics.outcomes import outcomes
+from ..probes.ridge import RELATIVE_PENALTIES, RidgePath, best_penalty
+from ..probes.train_samples import stratified_split
 from .base import SUITES, EvalContext, ProbeSuite, SuiteResult
 
 

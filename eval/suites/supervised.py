@@ -22,9 +22,9 @@ from pydantic import BeforeValidator, Field
 from ...errors import ConfigError, DataError
 from ...shards import storage
 from ...shards.evalsets.base import EvalSet
-from ..average_precision import mean_average_precision
-from ..metrics import BLOCK
-from ..outcomes import Outcomes, outcomes
+from ..metrics.accuracy import BLOCK
+from ..metrics.average_precision import mean_average_precision
+from ..metrics.outcomes import Outcomes, outcomes
 from .base import SUITES, EvalContext, Need, Suite, SuiteResult
 
 LABELS = "labels.json"

@@ -2,11 +2,11 @@
 
 Two protocols. ``linear``: logistic regression on frozen features; C is chosen on the 800 and 200 images that VTAB sets
 apart (`logistic.choose_c`), the last fit is on all 1,000. ``finetune``: VTAB's light-weight recipe, on the first 1,000
-training images, with nothing to choose (`eval/fine_tune.py`). Both give ``vtab1k_acc1``; which it was is in the facts
-and the options, and `vtab_tasks.vtab_means` refuses to mix them. Nothing here is DataComp's or CLIP_benchmark's "VTAB".
+training images, with nothing to choose (`probes/fine_tune.py`). Both give ``vtab1k_acc1``; which it was is in the facts
+and the options, and `tasks.vtab.vtab_means` refuses to mix them. Nothing here is DataComp's or CLIP_benchmark's "VTAB".
 
 A set is a task by its name (``vtab1k-dtd``; ``vtab-dtd`` too where it has the splits; `tasks` for any other name). Its
-splits are cut by position (`vtab_tasks.py`), so they must be whole: another size or another number of classes is an
+splits are cut by position (`tasks/vtab.py`), so they must be whole: another size or another number of classes is an
 error, because it means other images. `strict: false` lets made-up sets through: the slices then are shares of what is
 there, the result says so (``exact: false``) and enters no mean. Only rows in a slice are embedded.
 """
@@ -22,10 +22,10 @@ from pydantic import Field, field_validator
 
 from ...errors import ConfigError, DataError
 from ...shards.evalsets.base import EvalSet, EvalSplit
-from ..logistic import choose_c, fit_logistic
-from ..metrics import BLOCK, top_k_accuracy
-from ..outcomes import Outcomes, outcomes
-from ..vtab_tasks import TASKS, Slice, VtabTask, is_sliced, parse_slices, rows_of, vtab_task
+from ..metrics.accuracy import BLOCK, top_k_accuracy
+from ..metrics.outcomes import Outcomes, outcomes
+from ..probes.logistic import choose_c, fit_logistic
+from ..tasks.vtab import TASKS, Slice, VtabTask, is_sliced, parse_slices, rows_of, vtab_task
 from .base import SUITES, EvalContext, Suite, SuiteResult
 
 
@@ -191,7 +191,7 @@ class Vtab(Suite):
     def _finetune(self, context: EvalContext, plan: Plan) -> tuple[Outcomes, dict[str, Any]]:
         if context.model is None:
             raise ConfigError(f"the suite {self.label!r} trains the model further, and there is none, only features")
-        from ..fine_tune import FineTuning, fine_tune  # torch
+        from ..probes.fine_tune import FineTuning, fine_tune  # torch
 
         classes = len(context.evalset.classnames)
         images, labels = [], []

@@ -12,11 +12,11 @@ from typing import ClassVar, Literal
 
 from ...errors import DataError
 from ...shards.evalsets.base import EvalSet
-from ..group_metrics import GroupedOutcomes, group_metrics, macro_averages
-from ..metrics import BLOCK
-from ..outcomes import outcomes
-from ..prompts import ensemble
-from ..tasks import task_of
+from ..metrics.accuracy import BLOCK
+from ..metrics.groups import GroupedOutcomes, group_metrics, macro_averages
+from ..metrics.outcomes import outcomes
+from ..tasks.by_name import task_of
+from ..tasks.prompts import ensemble
 from .base import SUITES, EvalContext, SuiteResult
 from .prompted import PromptedSuite
 

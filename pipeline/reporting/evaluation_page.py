@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ...eval.comparison.run_measures import Evaluated
+from ...eval.comparison.runs import compare_models
 from ...eval.examples import SCHEMA, seen_on
 from ...eval.report.dashboard.build import build_dashboard
 from ...eval.report.dashboard.data import Curve, Step
 from ...eval.report.dashboard.from_bank import Shown, galleries_of, mistakes_of
 from ...eval.report.dashboard.from_comparison import Background, Beside, dashboard_of
-from ...eval.result_files import read_results
-from ...eval.run_measures import Evaluated
-from ...eval.runs import compare_models
-from ...eval.tidy import gather_tidy, write_tidy
+from ...eval.results.files import read_results
+from ...eval.results.tidy import gather_tidy, write_tidy
 from ...shards import storage
 from ..run_results import Measured, RunResults
 

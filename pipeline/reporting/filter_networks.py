@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ...eval.comparison.leaderboard import Leaderboard as Board
+from ...eval.comparison.leaderboard import gather, leaderboards
 from ...eval.report.data import Estimate, FilterNetwork, FilterNetworks, KeptBy, Leaderboard, Metric
-from ...eval.results import Leaderboard as Board
-from ...eval.results import gather, leaderboards
 from ...shards import storage
 from ..artifact import Artifact
 from ..columns import MODALITIES

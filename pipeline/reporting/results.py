@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...eval.comparison.leaderboard import Arm as ArmResult
+from ...eval.comparison.leaderboard import Leaderboard as Board
+from ...eval.comparison.leaderboard import Row, class_recall, gather, leaderboard, leaderboards
+from ...eval.comparison.statistics import Mean, Paired
 from ...eval.report.data import Arm, Confusion, Contrast, Estimate, Headline, Leaderboard, Metric, PerClass
-from ...eval.results import Arm as ArmResult
-from ...eval.results import Leaderboard as Board
-from ...eval.results import Row, class_recall, gather, leaderboard, leaderboards
-from ...eval.statistics import Mean, Paired
 from ...shards import storage
 from .source import RunData
 

@@ -12,7 +12,9 @@ from itertools import combinations
 
 import numpy as np
 
-from ...eval.power_law import Bounds, Fits, Law, crossing, fit_laws
+from ...eval.comparison.leaderboard import Leaderboard, gather, leaderboards
+from ...eval.comparison.power_law import Bounds, Fits, Law, crossing, fit_laws
+from ...eval.comparison.statistics import mean_over_seeds
 from ...eval.report.data import Estimate
 from ...eval.report.scaling_data import (
     Axis,
@@ -24,8 +26,6 @@ from ...eval.report.scaling_data import (
     ScalingPoint,
     ScalingSeries,
 )
-from ...eval.results import Leaderboard, gather, leaderboards
-from ...eval.statistics import mean_over_seeds
 from ...shards import storage
 from ..sweep_config import SWEEP, SweepPoint
 from .results import metric_of

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.eval.datacomp_tasks import TASKS
+from curate.eval.tasks.datacomp import TASKS
 from curate.shards.evalsets.open import open_evalset
 
 HERE = Path(__file__).parents[2] / "benchmarks"

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import special
 
-from curate.eval.metrics import confusion_matrix, most_confused, per_class_table
-from curate.eval.outcomes import Outcomes
-from curate.eval.result_files import FORMAT
-from curate.eval.statistics import wilson
+from curate.eval.comparison.statistics import wilson
+from curate.eval.metrics.accuracy import confusion_matrix, most_confused, per_class_table
+from curate.eval.metrics.outcomes import Outcomes
+from curate.eval.results.files import FORMAT
 
 
 class Split:

@@ -12,6 +12,7 @@ import math
 import numpy as np
 from PIL import Image
 
+from curate.eval.comparison.statistics import wilson
 from curate.eval.report.dashboard.data import (
     Aggregate,
     Arm,
@@ -34,7 +35,6 @@ from curate.eval.report.dashboard.data import (
     Step,
 )
 from curate.eval.report.gallery_data import Picture
-from curate.eval.statistics import wilson
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=2>"
 REORDERING = "safe\u202egnp.exe \u200b\x00 <b>bold</b> &amp; ${x} %{y}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from curate.eval.features import Features
+from curate.eval.embedding.features import Features
 from curate.eval.suites import EvalContext
 from curate.shards.evalsets.base import EvalSet, EvalSplit
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from curate.errors import DataError
-from curate.eval.features import Features, TextFeatures
+from curate.eval.embedding.features import Features, TextFeatures
 from curate.eval.suites import EvalContext
 from curate.shards.evalsets.base import EvalSet, EvalSplit
 

@@ -5,7 +5,7 @@ Not a test; the scaling section's tests load it.
 
 import numpy as np
 
-from curate.eval.power_law import crossing, fit_laws
+from curate.eval.comparison.power_law import crossing, fit_laws
 from curate.eval.report.data import Estimate, Metric
 from curate.eval.report.scaling_data import (
     CurvePoint,

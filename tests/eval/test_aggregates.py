@@ -1,10 +1,10 @@
 import pytest
 
-from curate.eval.aggregates import aggregates, capability_aggregates, datacomp_aggregates, main_value
-from curate.eval.capabilities import CAPABILITIES, members, short_name
-from curate.eval.datacomp_tasks import TASKS
-from curate.eval.tasks import described
-from curate.eval.vtab_tasks import TASKS as VTAB_TASKS
+from curate.eval.tasks.aggregates import aggregates, capability_aggregates, datacomp_aggregates, main_value
+from curate.eval.tasks.by_name import described
+from curate.eval.tasks.capabilities import CAPABILITIES, members, short_name
+from curate.eval.tasks.datacomp import TASKS
+from curate.eval.tasks.vtab import TASKS as VTAB_TASKS
 
 TYPES = {"classification": "zero_shot", "retrieval": "retrieval", "association": "association"}
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from curate.errors import DataError
-from curate.eval.average_precision import average_precision, expected_average_precision, mean_average_precision
+from curate.eval.metrics.average_precision import average_precision, expected_average_precision, mean_average_precision
 
 
 def one_class(scores, right):

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from curate.errors import DataError
-from curate.eval.bootstrap import Units, bootstrap, influence, interval, resample, sign_flip, standard_error
-from curate.eval.compare import compare_arms, compare_samples, covariance
-from curate.eval.contributions import contributions
-from curate.eval.statistics import mcnemar
+from curate.eval.comparison.bootstrap import Units, bootstrap, influence, interval, resample, sign_flip, standard_error
+from curate.eval.comparison.compare import compare_arms, compare_samples, covariance
+from curate.eval.comparison.contributions import contributions
+from curate.eval.comparison.statistics import mcnemar
 
 
 def rows(n: int, right: float, seed: int, metric: str = "acc1", classes: int = 5):

@@ -7,12 +7,12 @@ from hypothesis import settings as configured
 from hypothesis import strategies as st
 
 from curate.errors import DataError
-from curate.eval.contributions import contributions, difference, estimate, mean_of
-from curate.eval.group_metrics import macro_averages
-from curate.eval.metrics import mean_per_class_recall
-from curate.eval.recomputed import difference_interval, redraw
-from curate.eval.recomputed import interval as recomputed_interval
-from curate.eval.statistics import wilson
+from curate.eval.comparison.contributions import contributions, difference, estimate, mean_of
+from curate.eval.comparison.recomputed import difference_interval, redraw
+from curate.eval.comparison.recomputed import interval as recomputed_interval
+from curate.eval.comparison.statistics import wilson
+from curate.eval.metrics.accuracy import mean_per_class_recall
+from curate.eval.metrics.groups import macro_averages
 
 # 4 pictures of classes 0 0 1 1; right, wrong, right, right; the second is third-best
 SMALL = pa.table(

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from curate.eval.comparison.statistics import mean_over_seeds, paired_difference
 from curate.eval.report.dashboard import Dashboard, build_dashboard
 from curate.eval.report.dashboard.data import Arm
-from curate.eval.statistics import mean_over_seeds, paired_difference
 
 
 def load(name: str) -> Any:

@@ -2,9 +2,9 @@ from collections import Counter
 
 import pytest
 
-from curate.eval.aggregates import GROUPS
-from curate.eval.datacomp_tasks import TASKS
-from curate.eval.tasks import datacomp_task, described
+from curate.eval.tasks.aggregates import GROUPS
+from curate.eval.tasks.by_name import datacomp_task, described
+from curate.eval.tasks.datacomp import TASKS
 
 BY_NAME = {task.name: task for task in TASKS}
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-import curate.eval.embed_once as embed_once
+import curate.eval.embedding.embed_once as embed_once
 from curate.errors import DataError
-from curate.eval.embed_once import EmbedOnce, wanted_rows
+from curate.eval.embedding.embed_once import EmbedOnce, wanted_rows
+from curate.eval.embedding.features import TextFeatures, image_features
+from curate.eval.embedding.picture_pass import picture_features
 from curate.eval.evaluate import evaluate_encoders
-from curate.eval.features import TextFeatures, image_features
 from curate.eval.opened import OpenSet, open_sets
-from curate.eval.picture_pass import picture_features
 from curate.eval.suites import parse_suites
 from curate.pretrain.encoders import encoder as encoder_module
 from curate.pretrain.encoders.classifier_encoder import LinearHead, VisualEncoder
@@ -139,7 +139,9 @@ def test_features_are_those_of_each_picture_and_model_alone(models, alone, small
 def test_a_picture_is_read_decoded_and_prepared_once_for_all_models(models, small_chunks, monkeypatch):
     decoded, prepared = Counter(), Counter()
     real = encoder_module.decode_rgb
-    monkeypatch.setattr("curate.eval.picture_pass.decode_rgb", lambda body: decoded.update([body]) or real(body))
+    monkeypatch.setattr(
+        "curate.eval.embedding.picture_pass.decode_rgb", lambda body: decoded.update([body]) or real(body)
+    )
     for model in models:
         plain = model.prepare
         monkeypatch.setattr(model, "prepare", lambda rgb, m=model, p=plain: prepared.update([m]) or p(rgb))

@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from curate.errors import ConfigError, DataError
+from curate.eval.comparison.leaderboard import gather, leaderboard
+from curate.eval.embedding.features import TextFeatures, class_weights, image_features
 from curate.eval.evaluate import evaluate, evaluate_encoders, open_sets
-from curate.eval.features import TextFeatures, class_weights, image_features
-from curate.eval.results import gather, leaderboard
 from curate.eval.suites import parse_suites
 from curate.pretrain.encoders.load_encoder import load_encoder
 from curate.pretrain.models.architecture import build, resolve_model

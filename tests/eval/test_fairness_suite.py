@@ -9,9 +9,9 @@ from given_features import GivenTexts, MemorySet, MemorySplit, context
 from PIL import Image
 
 from curate.errors import DataError
-from curate.eval.features import Features
+from curate.eval.embedding.features import Features
 from curate.eval.opened import open_sets
-from curate.eval.result_files import write_result
+from curate.eval.results.files import write_result
 from curate.eval.suites import EvalContext, parse_suites
 from curate.shards.evalsets.base import Groups
 from curate.shards.evalsets.write import write_groups

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from curate.errors import DataError
-from curate.eval.features import Features, TextFeatures
-from curate.eval.statistics import wilson
+from curate.eval.comparison.statistics import wilson
+from curate.eval.embedding.features import Features, TextFeatures
 from curate.eval.suites import EvalContext, parse_suites
 from curate.eval.suites.fast import interval
 from curate.shards.evalsets.base import EvalSet, EvalSplit

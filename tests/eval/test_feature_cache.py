@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from curate.errors import DataError
-from curate.eval.feature_cache import Chunk, FeatureCache, TextCache
+from curate.eval.embedding.feature_cache import Chunk, FeatureCache, TextCache
 
 MODEL = {"digest": "0" * 32, "precision": "fp32", "dim": 5}
 

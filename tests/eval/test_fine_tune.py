@@ -11,8 +11,8 @@ from labelled_memory import LabelledSet, LabelledSplit, NoTexts
 from PIL import Image
 
 from curate.errors import ConfigError, DataError
-from curate.eval.features import TextFeatures
-from curate.eval.fine_tune import FineTuning, batches, fine_tune, squashed
+from curate.eval.embedding.features import TextFeatures
+from curate.eval.probes.fine_tune import FineTuning, batches, fine_tune, squashed
 from curate.eval.suites import EvalContext, parse_suites
 from curate.pretrain.data.tokenizer import tokenizer_for
 from curate.pretrain.encoders.classifier_encoder import VisualEncoder

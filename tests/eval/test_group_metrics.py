@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, recall_score
 
-from curate.eval.group_metrics import GroupedOutcomes, group_metrics, macro_averages, rule_of
-from curate.eval.outcomes import Outcomes
+from curate.eval.metrics.groups import GroupedOutcomes, group_metrics, macro_averages, rule_of
+from curate.eval.metrics.outcomes import Outcomes
 from curate.shards.evalsets.base import Groups
 
 NAMES = [f"c{i}" for i in range(6)]

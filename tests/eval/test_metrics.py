@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from curate.errors import DataError
-from curate.eval.metrics import (
+from curate.eval.metrics.accuracy import (
     confusion_matrix,
     mean_per_class_recall,
     most_confused,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.eval.power_law import Fits, Law, crossing, fit_laws
+from curate.eval.comparison.power_law import Fits, Law, crossing, fit_laws
 
 SIZES = [1000.0 * 2**i for i in range(6)]
 

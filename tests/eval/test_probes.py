@@ -9,15 +9,15 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
 from curate.errors import DataError
-from curate.eval.features import Features
-from curate.eval.logistic import GRID, LogisticFits, choose_c, fit_logistic, search
-from curate.eval.principal_axes import principal_axes
-from curate.eval.ridge import RidgePath, best_penalty, solve_ridge
+from curate.eval.embedding.features import Features
+from curate.eval.probes.logistic import GRID, LogisticFits, choose_c, fit_logistic, search
+from curate.eval.probes.principal_axes import principal_axes
+from curate.eval.probes.ridge import RidgePath, best_penalty, solve_ridge
+from curate.eval.probes.train_samples import evenly_spaced, first_per_class, short_classes
 from curate.eval.suites import parse_suites
 from curate.eval.suites.fewshot import classified, drawn
 from curate.eval.suites.knn import centred
 from curate.eval.suites.linear_probe import standard
-from curate.eval.train_samples import evenly_spaced, first_per_class, short_classes
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -162,7 +162,7 @@ def test_ridge_path_is_scikit_learns_and_leave_one_out_is_refitting(seed, n, d, 
 
 
 def test_best_penalty_prefers_right_then_near_then_strong():
-    from curate.eval.ridge import Fit
+    from curate.eval.probes.ridge import Fit
 
     assert best_penalty([Fit(3, 1.0), Fit(4, 2.0), Fit(4, 1.5), Fit(4, 1.5), Fit(2, 0.1)]) == 3
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import ConfigError, DataError
-from curate.eval.prompts import (
+from curate.eval.tasks.prompts import (
     canonicalize,
     class_texts,
     ensemble,

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from curate.eval.ranks import kendall_tau, places, rank_intervals, rank_over_tasks, tie_groups
+from curate.eval.comparison.ranks import kendall_tau, places, rank_intervals, rank_over_tasks, tie_groups
 
 numbers = st.lists(st.integers(0, 6).map(lambda v: v / 6), min_size=1, max_size=9)
 

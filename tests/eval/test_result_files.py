@@ -11,14 +11,14 @@ from zoo_results import DIGEST, babel, strict, write
 from zoo_set import Labelled, zoo
 
 from curate.errors import ConfigError
-from curate.eval.aggregates import datacomp_aggregates
-from curate.eval.datacomp_files import datacomp_lines, leaderboard_record, write_datacomp, write_leaderboard_folder
-from curate.eval.datacomp_tasks import TASKS
-from curate.eval.harness_json import to_harness
-from curate.eval.outcomes import Outcomes
+from curate.eval.metrics.outcomes import Outcomes
+from curate.eval.results.datacomp import datacomp_lines, leaderboard_record, write_datacomp, write_leaderboard_folder
+from curate.eval.results.harness import to_harness
+from curate.eval.results.tidy import Evaluated, gather_tidy
 from curate.eval.suites import EvalContext, Suite, SuiteResult
-from curate.eval.tasks import described
-from curate.eval.tidy import Evaluated, gather_tidy
+from curate.eval.tasks.aggregates import datacomp_aggregates
+from curate.eval.tasks.by_name import described
+from curate.eval.tasks.datacomp import TASKS
 from curate.shards.evalsets.base import Association, Captions
 
 TYPES = {"classification": "zero_shot", "retrieval": "retrieval", "association": "association"}

@@ -6,11 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import DataError
-from curate.eval.metrics import confusion_matrix, per_class_table
-from curate.eval.outcomes import Outcomes
-from curate.eval.result_files import FORMAT
-from curate.eval.results import class_recall, gather, leaderboard, leaderboards, tidy
-from curate.eval.statistics import wilson
+from curate.eval.comparison.leaderboard import class_recall, gather, leaderboard, leaderboards, tidy
+from curate.eval.comparison.statistics import wilson
+from curate.eval.metrics.accuracy import confusion_matrix, per_class_table
+from curate.eval.metrics.outcomes import Outcomes
+from curate.eval.results.files import FORMAT
 
 NAMES = ["a", "b", "c", "d", "e"]
 LABELS = np.repeat(np.arange(5), 8)

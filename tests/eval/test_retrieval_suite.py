@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from curate.errors import DataError
-from curate.eval.retrieval_ranks import SHOWN, retrieval_ranks
+from curate.eval.metrics.retrieval_ranks import SHOWN, retrieval_ranks
 from curate.eval.suites import parse_suites
 from curate.eval.suites.retrieval import RetrievalOutcomes
 from curate.shards.evalsets.base import Captions

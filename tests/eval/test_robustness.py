@@ -6,7 +6,7 @@ import pytest
 from scipy import special, stats
 
 from curate.errors import DataError
-from curate.eval.robustness import Accuracy, effective_robustness, pairs
+from curate.eval.comparison.robustness import Accuracy, effective_robustness, pairs
 
 N = 10**9  # so many that half a sample does not matter
 

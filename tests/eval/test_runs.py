@@ -7,8 +7,8 @@ from compare_sample import answers, record_of, retrieval_record, write_results
 from scipy import stats
 
 from curate.errors import DataError
-from curate.eval.runs import Evaluated, compare_models
-from curate.eval.statistics import wilson
+from curate.eval.comparison.runs import Evaluated, compare_models
+from curate.eval.comparison.statistics import wilson
 
 SETS = {"imagenet1k": (600, 10), "imagenetv2": (300, 10), "letters": (200, 4)}
 RIGHT = {"everything": 0.5, "curated": 0.65, "copy": 0.5}

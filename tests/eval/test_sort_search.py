@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import DataError
-from curate.eval.sort_search import (
+from curate.eval.probes.sort_search import (
     best_threshold,
     difficulty_order,
     evenly_spaced,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from curate.eval.statistics import (
+from curate.eval.comparison.statistics import (
     against_chance,
     bootstrap_classes,
     detectable_difference,

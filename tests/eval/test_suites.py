@@ -13,11 +13,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from curate.errors import DataError
-from curate.eval.features import Features, TextFeatures, class_weights, text_hash
-from curate.eval.logistic import GRID, Score, fit_logistic, search
+from curate.eval.embedding.features import Features, TextFeatures, class_weights, text_hash
+from curate.eval.probes.logistic import GRID, Score, fit_logistic, search
+from curate.eval.probes.train_samples import stratified_split
 from curate.eval.suites import EvalContext, SuiteOption, parse_suites
 from curate.eval.suites.knn import neighbours, votes
-from curate.eval.train_samples import stratified_split
 from curate.shards.evalsets.webdataset import WebDatasetSet
 
 

@@ -6,10 +6,10 @@ from zoo_results import babel, write
 from zoo_set import zoo
 
 from curate.errors import DataError
-from curate.eval.harness_json import to_harness
-from curate.eval.result_files import read_results
-from curate.eval.run_measures import Evaluated
-from curate.eval.tidy import SCHEMA, gather_tidy, read_tidy, tidy_table, write_tidy
+from curate.eval.comparison.run_measures import Evaluated
+from curate.eval.results.files import read_results
+from curate.eval.results.harness import to_harness
+from curate.eval.results.tidy import SCHEMA, gather_tidy, read_tidy, tidy_table, write_tidy
 
 
 def test_tidy_by_hand(tmp_path):

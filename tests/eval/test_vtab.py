@@ -10,9 +10,9 @@ from labelled_memory import LabelledSet, NoTexts, labelled_set
 from sklearn.linear_model import LogisticRegression
 
 from curate.errors import ConfigError, DataError
-from curate.eval.features import Features, TextFeatures
+from curate.eval.embedding.features import Features, TextFeatures
 from curate.eval.suites import EvalContext, parse_suites
-from curate.eval.vtab_tasks import GROUPS, TASKS, Slice, parse_slices, rows_of, vtab_means, vtab_task
+from curate.eval.tasks.vtab import GROUPS, TASKS, Slice, parse_slices, rows_of, vtab_means, vtab_task
 
 D = 6
 TEST_SIZES = {

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from zoo_set import EYE, IMAGE, Labelled, Words, Zoo, zoo
 
 from curate.errors import ConfigError, DataError
-from curate.eval.features import Features, TextFeatures
+from curate.eval.embedding.features import Features, TextFeatures
 from curate.eval.suites import EvalContext, parse_suites
 from curate.eval.suites.base import Suite
 from curate.shards.evalsets.base import Groups, LanguageTexts

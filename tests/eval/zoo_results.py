@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 from zoo_set import IMAGE, Words, Zoo, zoo
 
-from curate.eval.features import Features, TextFeatures
+from curate.eval.embedding.features import Features, TextFeatures
 from curate.eval.opened import open_sets
-from curate.eval.result_files import finish, write_result
+from curate.eval.results.files import finish, write_result
 from curate.eval.suites import EvalContext, Suite, parse_suites
 from curate.shards.evalsets.base import LanguageTexts
 

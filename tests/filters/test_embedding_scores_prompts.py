@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from curate.errors import ConfigError, DataError
-from curate.eval.features import TextFeatures, class_weights
+from curate.eval.embedding.features import TextFeatures, class_weights
 from curate.filters.memory import MemoryContext
 from curate.filters.scorers.class_probabilities import ClassPrompts, column_suffix
 from curate.filters.scorers.prompt_safety import PromptSafety

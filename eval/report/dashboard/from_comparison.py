@@ -1,4 +1,4 @@
-"""A comparison of finished runs (`eval/runs.py`, whose docstring tells its form) as the data of a page."""
+"""A comparison of finished runs (`comparison/runs.py`, whose docstring tells its form) as the data of a page."""
 
 from __future__ import annotations
 

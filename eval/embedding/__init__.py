@@ -1,0 +1,1 @@
+"""Pictures and texts become features, each once."""

@@ -1,0 +1,1 @@
+"""What an evaluation leaves on disk, in every format that somebody reads."""
