@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..eval.suites import Suite
@@ -13,19 +14,25 @@ from ..shards import storage
 from ..shards.evalsets.builtin import BUILTIN
 from ..shards.evalsets.source import EvalSource
 from .plan_training import Offers, check_suites
+from .stage import Stage
 from .stages.evaluation import EvalCheckStage, EvalSetStage, EvalStage, source_identity
 
 if TYPE_CHECKING:
-    from .planner import Planner
-    from .stage import Stage
+    from .config import Config
+    from .plan_columns import ColumnPlanner
     from .stages.training import PretrainStage
 
 
 class EvalPlanner:
-    """Plans the section `eval` for a `Planner`."""
+    """Plans the section `eval`."""
 
-    def __init__(self, planner: Planner) -> None:
-        self._planner, self._config = planner, planner.config
+    def __init__(self, config: Config, add: Callable[[Any], Any], columns: ColumnPlanner) -> None:
+        """
+        Args:
+            add: takes a stage into the plan, and gives back the equal one that is already there.
+            columns: knows the encoders.
+        """
+        self._config, self._add, self._columns = config, add, columns
 
     def of_training(self, subset: str, trained: PretrainStage, name: str = "") -> EvalStage:
         """How good the models of a training are."""
@@ -35,7 +42,7 @@ class EvalPlanner:
 
     def of_encoder(self, name: str) -> EvalStage:
         """How good a filter network is itself, which is not how good a filter it is."""
-        at, training, weights = self._planner.columns.encoder_at(name)
+        at, training, weights = self._columns.encoder_at(name)
         what, train = f"the encoder {name!r}", self._config.encoders[name].train
         self._suits(
             Offers.of_training(what, train.recipe, True) if train else Offers.of_weights(what, at.model, at.pretrained)
@@ -82,8 +89,8 @@ class EvalPlanner:
                 *(storage.identity(path) for s in option.suites for file in s.files() for path in found_files(file, s)),
             ),
         }
-        check = self._planner.add(EvalCheckStage("evalcheck", dict(built), **measured))
-        return self._planner.add(
+        check = self._add(EvalCheckStage("evalcheck", dict(built), **measured))
+        return self._add(
             EvalStage(
                 name,
                 {**inputs, **built, "check": check},
@@ -97,7 +104,7 @@ class EvalPlanner:
     def builtin_sets(self, data: list[EvalSource]) -> dict[str, Stage]:
         """Stages that write the built-in sets among some, by role."""
         names = [source.path for source in data if source.path in BUILTIN]
-        return {f"evalset/{n}": self._planner.add(EvalSetStage(f"evalset/{n}", builtin=n)) for n in names}
+        return {f"evalset/{n}": self._add(EvalSetStage(f"evalset/{n}", builtin=n)) for n in names}
 
 
 def found_files(pattern: str, suite: Suite) -> list[str]:

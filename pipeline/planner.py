@@ -42,7 +42,7 @@ class Planner:
         self.budget = config.pretrain.samples_seen if config.pretrain else None
         self.at_other_budgets: dict[tuple[int | None, str], tuple[SubsetStage, list[FilterStage]]] = {}
         self.columns = ColumnPlanner(config, self.add, self.ingest, self.subset)
-        self.evaluations = EvalPlanner(self)
+        self.evaluations = EvalPlanner(config, self.add, self.columns)
         self.options = IngestOptions.model_validate(config.pool.model_dump(include=set(IngestOptions.model_fields)))
 
     def add(self, stage: S) -> S:

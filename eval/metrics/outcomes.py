@@ -1,7 +1,7 @@
 """What happened to each sample: the rows that are kept for ever, and the tables that follow from them.
 
 A metric can be had again from these rows years later, on any part of the samples, and two models can be compared
-sample by sample; so every suite leaves them. `comparison/contributions.py` says how each metric follows from stored rows.
+sample by sample; so every suite leaves them. `comparison/contributions.py` says how metrics follow from stored rows.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ from curate.eval.metrics.accuracy import (
     confusion_matrix,
     mean_per_class_recall,
     most_confused,
-    outcomes,
     per_class_table,
     target_rank,
     top_k_accuracy,
 )
+from curate.eval.metrics.outcomes import outcomes
 
 
 def test_golden_by_hand():
