@@ -101,15 +101,14 @@ def evaluate_encoders(
     for name, encoder in encoders.items():
         require(encoder, sets, name)
     together = list(dict.fromkeys(_texts(sets)))
-    wanted = [
-        len(split) if (rows := wanted_rows(o, n)) is None else len(rows) for o in sets for n, split in o.splits.items()
-    ]
-    before, todo = len(together) * len(encoders), sum(wanted)
+    order = [(split, wanted_rows(one, name)) for one in sets for name, split in one.splits.items()]
+    before, todo = len(together) * len(encoders), sum(len(s) if rows is None else len(rows) for s, rows in order)
     texts = {}
     for number, (name, encoder) in enumerate(encoders.items()):
         texts[name] = TextFeatures(encoder, cache_dir, threads)
         texts[name].add(together, _part(progress, number * len(together), before + todo))
-    embed = EmbedOnce(list(encoders.values()), cache_dir, _part(progress, before, before + todo), todo, threads)
+    models, report = list(encoders.values()), _part(progress, before, before + todo)
+    embed = EmbedOnce(models, cache_dir, report, todo, threads, order)
     written: dict[str, list[Written]] = {name: [] for name in encoders}
     for one in sets:
         found = {split: embed(one, split) for split in one.splits}

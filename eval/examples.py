@@ -145,6 +145,7 @@ def _query_rows(evalset: EvalSet, split: EvalSplit, seen: Sequence[Seen], budget
     told: dict[int, str] = {}
     for number in pictures:
         shown[number] = "query"
+        told |= dict.fromkeys(np.flatnonzero(split.captions.image == number).tolist(), "caption")
         told |= dict.fromkeys(_retrieved(seen, "text", number), "caption")
     for number in captions:
         told[number] = "text_query"
@@ -176,6 +177,12 @@ def query_row(table: pa.Table, direction: str, query: int) -> int:
 def retrieved(table: pa.Table, direction: str, query: int) -> list[int]:
     """Numbers of what a query found, best first."""
     return table["retrieved"][query_row(table, direction, query)].as_py()
+
+
+def captions_of(table: pa.Table, picture: int) -> list[int]:
+    """Numbers of the captions that belong to a picture, by a retrieval's outcomes."""
+    captions = query_row(table, "text", 0)
+    return np.flatnonzero(table["owner"].to_numpy()[:captions] == picture).tolist()
 
 
 def _small(split: EvalSplit, number: int) -> dict[str, object]:

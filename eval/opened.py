@@ -13,6 +13,9 @@ from ..errors import ConfigError
 from ..shards.evalsets.base import EvalSet, EvalSplit
 from ..shards.evalsets.open import open_evalset
 from .suites import Suite
+from .suites.questions import has_questions
+
+NAME_BYTES = 128  # of a set; with a suite's name it must fit into a file's, whose limit is 255
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,16 @@ def open_sets(places: Sequence[str | EvalSet], suites: Sequence[Suite]) -> list[
         for suite in mine:
             suite.templates_for(evalset)
     _require_distinct("suite", [suite.label for suite in suites], "give one of them a `name`")
-    _require_distinct("evaluation set", [one.name for one in found], "rename one of the folders, or give it a `name`")
     for one in found:
+        _require_file_name(one)
+    files = [one.name.replace("/", "-") for one in found]  # of their outcomes
+    _require_distinct("evaluation set", files, "rename one of the folders, or give it a `name`")
+    for one in found:
+        if not one.suites and has_questions(one.evalset):
+            raise ConfigError(
+                f"no suite measures {one.evalset.folder}, whose classes are answers to several questions; add "
+                "`fairness` to `eval.suites`, or leave the set out"
+            )
         if not one.suites:
             raise ConfigError(
                 f"no suite measures {one.evalset.folder}, a {one.evalset.kind} set; add one to `eval.suites`, or "
@@ -67,7 +78,21 @@ def open_sets(places: Sequence[str | EvalSet], suites: Sequence[Suite]) -> list[
                 f"the suite {suite.label!r} measures {' and '.join(suite.kinds)} sets"
                 f"{f' called {list(suite.sets)}' if suite.sets else ''}, and none of the sets is one: {names}"
             )
+        suite.check_sets([one.evalset for one in found if suite in one.suites])
+    for one in found:
+        for suite in one.suites:
+            suite.check_splits(one.evalset, {name: one.splits[name] for name in suite.splits_of(one.evalset)})
     return found
+
+
+def _require_file_name(one: OpenSet) -> None:
+    """Raise ConfigError for a name that outcome files could not be called by."""
+    name = one.name
+    if not name.strip() or not name.isprintable() or len(name.encode("utf-8", "surrogateescape")) > NAME_BYTES:
+        raise ConfigError(
+            f"{one.evalset.folder!r}: results cannot be called {name[:40]!r}; give the set a `name` of at most "
+            f"{NAME_BYTES} bytes, without line breaks and control characters"
+        )
 
 
 def _require_distinct(what: str, names: Sequence[str], remedy: str) -> None:

@@ -203,6 +203,11 @@ class EvalConfig(Options):
     decontaminate: bool = Field(
         True, description="Drop samples that are in these evaluation sets, from every subset that does not say how."
     )
+    keep_features: bool = Field(
+        True,
+        description="Keep the features of evaluation sets in the workdir (4 bytes per dimension and picture), so that "
+        "another suite or template embeds nothing again.",
+    )
     control: str | None = Field(None, description="Subset that the others are compared with; default: the first.")
     shifts: dict[str, list[str]] = Field(
         default_factory=dict,

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from .stages.training import PretrainStage
 
 
+FEATURES = ".features"
+"""Folder of the workdir with the features of evaluated models, by content: it may be deleted at any time."""
+
+
 class EvalPlanner:
     """Plans the section `eval`."""
 
@@ -96,6 +100,7 @@ class EvalPlanner:
                 {**inputs, **built, "check": check},
                 **measured,
                 together=option.models_per_pass,
+                features=storage.join(self._config.workdir, FEATURES) if option.keep_features else "",
                 model=model,
                 weights=weights,
             )

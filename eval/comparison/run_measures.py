@@ -19,6 +19,7 @@ from ..results.files import read_results as read_folder
 from ..tasks.by_name import datacomp_task
 from ..tasks.capabilities import members
 from .contributions import check_same
+from .labels import measure_label
 from .rows import Row
 
 METRICS = 24
@@ -33,7 +34,6 @@ _WORDS = {
     "n": "number of samples",
 }
 _LOWER = re.compile(r"(.*_)?(toxicity.*|mean_rank|median_rank|loss)")
-_PREFIX = re.compile(r"(lp|knn|sup|ridge|fewshot|vtab1k|fast)_")
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def describe_measure(protocol: Protocol, metric: str, interval: str | None) -> d
         "dataset": record["dataset"],
         "suite": record["suite"],
         "metric": metric,
-        "label": label(protocol, metric),
+        "label": measure_label(record["dataset"], record["suite"], metric, protocol.variant),
         "main": main,
         "higher_is_better": higher_is_better(metric),
         "unit": "fraction" if all(v is None or 0 <= v <= 1 for v in values) else "number",
@@ -250,11 +250,3 @@ def describe_measure(protocol: Protocol, metric: str, interval: str | None) -> d
 def higher_is_better(metric: str) -> bool:
     """Whether more of it is good."""
     return not _LOWER.fullmatch(metric)
-
-
-def label(protocol: Protocol, metric: str) -> str:
-    """Heading of a column."""
-    record = protocol.record
-    words = _PREFIX.sub("", metric).replace("acc1", "top-1").replace("acc5", "top-5").replace("_", " ")
-    which = f" ({protocol.variant})" if protocol.variant > 1 else ""
-    return f"{record['dataset']}, {record['suite'].replace('_', '-')} {words}{which}"

@@ -1,17 +1,17 @@
 """One pass over the pictures of a set for all models: read, decode and prepare once, run each model.
 
 A picture that several splits or sets share (COCO's in three retrieval sets, ImageNet's in its relabelled kin) is told
-by the hash of its bytes, and embedded once in an evaluation. An embedding is a function of the picture alone, bit for
-bit (`pretrain/encoders/encoder.py`), so neither sharing nor the cache, the company of other models, the number of
-threads or a kill half-way can change a feature. Memory holds the features of the split, and up to `REMEMBERED` bytes of
-those of earlier splits; what is older is forgotten, and embedded again if it is met again.
+by the hash of its bytes, and embedded once in an evaluation (`seen_pictures.py`). An embedding is a function of the
+picture alone, bit for bit (`pretrain/encoders/encoder.py`), so neither sharing nor the cache, the company of other
+models, the number of threads or a kill half-way can change a feature. So the last batches of a split are filled up
+with the first pictures of the split that comes next, where that is known: small sets cost no more than their pictures.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,13 +21,14 @@ from ...shards.evalsets.base import EvalSet, EvalSplit
 from ..opened import OpenSet
 from .feature_cache import CHUNK, HASH_BYTES, Chunk, FeatureCache
 from .features import Features, has_head
-from .picture_pass import BrokenPicture, own_threads, picture_features
+from .picture_pass import BrokenPicture, own_threads, picture_features, runs_prepared
+from .seen_pictures import REMEMBERED, SeenPictures
 
 if TYPE_CHECKING:
     from ...pretrain.encoders.encoder import Encoder
 
-REMEMBERED = 1 << 30
-"""Bytes of features of earlier splits, of all models together."""
+Asked = tuple[EvalSplit, np.ndarray | None]
+"""A split and those of its rows that are wanted, ``(m,) int64`` ascending; None = all."""
 
 Embedded = tuple[Features, np.ndarray | None]
 """A model's features of a split, and the lengths that they had (of models that classify)."""
@@ -55,6 +56,7 @@ class EmbedOnce:
         progress: Callable[[int, int], None] | None = None,
         todo: int = 0,
         threads: int | None = None,
+        order: Sequence[Asked] = (),
     ) -> None:
         """
         Args:
@@ -63,10 +65,12 @@ class EmbedOnce:
             todo: images of all splits that will be asked for.
             threads: on a CPU, threads that run the models, each with one core; on a GPU, threads that decode. None: as
                 many as torch may use. Numbers do not depend on it.
+            order: splits in the order in which they will be asked for, as far as it is known.
         """
         self._encoders, self._cache_dir, self._progress = list(encoders), cache_dir, progress
+        self._order = list(order)
         self._todo, self._done, self._threads = todo, 0, threads
-        self._seen = [_Seen(REMEMBERED // max(1, len(self._encoders))) for _ in self._encoders]
+        self._seen = [SeenPictures(REMEMBERED // max(1, len(self._encoders))) for _ in self._encoders]
 
     def __call__(self, one: OpenSet, split: str) -> list[Embedded]:
         """For each model: its features of a split, and the lengths that they had (of models that classify). Rows that
@@ -101,7 +105,8 @@ class EmbedOnce:
             ]
             missing = [model for model, chunk in enumerate(found) if chunk is None]
             if missing:
-                for model, chunk in zip(missing, self._embed(evalset, split, some, missing), strict=True):
+                later = self._later(split) if start + CHUNK >= len(wanted) else iter(())
+                for model, chunk in zip(missing, self._embed(evalset, split, some, missing, later), strict=True):
                     found[model] = chunk
                     caches[model].write(number, chunk)
             for model, chunk in enumerate(found):
@@ -120,7 +125,7 @@ class EmbedOnce:
             self._progress(done, max(done, self._todo))
 
     def _cache(self, encoder: Encoder, evalset: EvalSet, split: EvalSplit, rows: np.ndarray | None) -> FeatureCache:
-        digest = evalset.digest if self._cache_dir else ""  # it reads the whole set: not for nothing
+        digest = evalset.split_digest(split.name) if self._cache_dir else ""  # it reads the split: not for nothing
         return FeatureCache(self._cache_dir, encoder, digest, split.name, rows, has_head(encoder))
 
     def _whole(self, encoder: Encoder, evalset: EvalSet, split: EvalSplit, rows: np.ndarray) -> _Kept | None:
@@ -134,44 +139,83 @@ class EmbedOnce:
             chunks.append(_part(chunk, rows[rows // CHUNK == number] - number * CHUNK))
         return _Kept(chunks) if chunks else None
 
-    def _embed(self, evalset: EvalSet, split: EvalSplit, rows: np.ndarray, models: list[int]) -> list[Chunk]:
-        """The chunk of each of these models: what was seen before is looked up, the rest is embedded."""
+    def _later(self, split: EvalSplit) -> Iterator[tuple[EvalSplit, int]]:
+        """Splits and rows that will be asked for after this one."""
+        place = next((i for i, (one, _) in enumerate(self._order) if one is split), len(self._order))
+        for one, rows in self._order[place + 1 :]:
+            yield from ((one, row) for row in (range(len(one)) if rows is None else rows.tolist()))
+
+    def _round(self, models: list[int]) -> int:
+        """Pictures that fill one batch of each thread."""
+        ours: list[Encoder] = [e for e in (self._encoders[model] for model in models) if runs_prepared(e)]
+        largest = max((encoder.batch for encoder in ours), default=1)
+        on_cpu = all(encoder.device.type == "cpu" for encoder in ours)
+        return largest * (self._threads or own_threads()) if ours and on_cpu else largest
+
+    def _embed(
+        self,
+        evalset: EvalSet,
+        split: EvalSplit,
+        rows: np.ndarray,
+        models: list[int],
+        later: Iterator[tuple[EvalSplit, int]],
+    ) -> list[Chunk]:
+        """The chunk of each of these models: what was seen before is looked up, the rest is embedded, and with it as
+        many `later` pictures as make the batches full."""
         content = np.empty((len(rows), HASH_BYTES), np.uint8)
         at: dict[bytes, int] = {}  # hash -> number among those that are embedded now
         fresh: list[int] = []  # their rows
-        before = self._done
+        ahead: dict[bytes, None] = {}  # those of later pictures
+        before, full = self._done, self._round(models)
+
+        def is_new(name: bytes) -> bool:
+            return name not in at and not all(name in self._seen[model] for model in models)
 
         def unseen() -> Iterator[bytes]:
             for place, row in enumerate(rows.tolist()):
                 body = split.image(row)
                 name = hashlib.blake2b(body, digest_size=HASH_BYTES).digest()
                 content[place] = np.frombuffer(name, np.uint8)
-                if name not in at and not all(name in self._seen[model] for model in models):
+                if is_new(name):
                     at[name] = len(fresh)
                     fresh.append(row)
                     yield body
+            for other, row in islice(later, 2 * (-len(fresh) % full)):  # twice: some of them may be known
+                if (len(fresh) + len(ahead)) % full == 0:
+                    return
+                body = other.image(row)
+                name = hashlib.blake2b(body, digest_size=HASH_BYTES).digest()
+                if is_new(name) and name not in ahead:
+                    ahead[name] = None
+                    yield body
 
         def taken(count: int) -> None:
-            self._step(self._done + count)
+            self._step(min(self._done + count, before + len(rows)))
 
         encoders = [self._encoders[model] for model in models]
         try:
             found = picture_features(encoders, unseen(), self._threads or own_threads(), taken)
         except BrokenPicture as error:
+            if error.index >= len(fresh):  # it is named when its turn comes
+                self._done = before
+                return self._embed(evalset, split, rows, models, iter(()))
             key = split.keys[fresh[error.index]]
             raise DataError(f"{evalset.folder}: the image of {split.name} sample {key} is broken: {error}") from error
         finally:
             self._done = before
         chunks = []
-        for model, image in zip(models, found, strict=True):
+        for model, all_ in zip(models, found, strict=True):
+            image = all_[: len(fresh)]
             if not np.isfinite(image).all():
                 key = split.keys[fresh[int(np.argmin(np.isfinite(image).all(1)))]]
                 raise DataError(f"{evalset.folder}: the model's feature of {split.name} sample {key} is not a number")
             norms = None
             if has_head(self._encoders[model]):
-                norms = np.sqrt(np.einsum("nd,nd->n", image, image))
-                image = image / np.maximum(norms, 1e-12)[:, None]
+                lengths = np.sqrt(np.einsum("nd,nd->n", all_, all_))
+                all_ = all_ / np.maximum(lengths, 1e-12)[:, None]
+                image, norms = all_[: len(fresh)], lengths
             chunks.append(self._seen[model].fill(content, at, Chunk(image, norms, content)))
+            self._seen[model].remember(list(ahead), all_[len(fresh) :], None if norms is None else norms[len(fresh) :])
         return chunks
 
 
@@ -189,59 +233,3 @@ class _Kept:
 
     def __getitem__(self, rows: slice) -> Chunk:
         return _part(self._all, rows)
-
-
-class _Seen:
-    """Features of one model by the hash of the picture, of the latest splits."""
-
-    def __init__(self, limit: int) -> None:
-        """
-        Args:
-            limit: bytes of features that are remembered; the latest split is remembered in any case.
-        """
-        self._limit, self._next = limit, 0
-        self._splits: deque[tuple[int, np.ndarray, np.ndarray | None, list[bytes]]] = deque()
-        self._by_number: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
-        self._place: dict[bytes, tuple[int, int]] = {}
-
-    def __contains__(self, name: bytes) -> bool:
-        return name in self._place
-
-    def segment(self, image: np.ndarray, norms: np.ndarray | None) -> Callable[[np.ndarray, np.ndarray], None]:
-        """A new split, whose features will be written to `image`; call the result with hashes and rows that were."""
-        number, names = self._next, []
-        self._next += 1
-        self._splits.append((number, image, norms, names))
-        self._by_number[number] = image, norms
-        while len(self._splits) > 1 and sum(one.nbytes for _, one, _, _ in self._splits) > self._limit:
-            oldest, *_, forgotten = self._splits.popleft()
-            del self._by_number[oldest]
-            for name in forgotten:
-                del self._place[name]
-
-        def add(content: np.ndarray, rows: np.ndarray) -> None:
-            for name, row in zip(_names(content), rows.tolist(), strict=True):
-                if name not in self._place:
-                    self._place[name] = number, row
-                    names.append(name)
-
-        return add
-
-    def fill(self, content: np.ndarray, at: dict[bytes, int], fresh: Chunk) -> Chunk:
-        """The chunk of pictures `content`, of which those in `at` lie in `fresh`, and the others were seen."""
-        image = np.empty((len(content), fresh.image.shape[1]), np.float32)
-        norms = None if fresh.norms is None else np.empty(len(content), np.float32)
-        for row, name in enumerate(_names(content)):
-            if name in at:
-                source, lengths, place = fresh.image, fresh.norms, at[name]
-            else:
-                number, place = self._place[name]
-                source, lengths = self._by_number[number]
-            image[row] = source[place]
-            if norms is not None and lengths is not None:
-                norms[row] = lengths[place]
-        return Chunk(image, norms, content)
-
-
-def _names(content: np.ndarray) -> list[bytes]:
-    return [row.tobytes() for row in content]

@@ -1,7 +1,9 @@
 """Features kept on disk under a key of *content*: a checkpoint or a set that was overwritten never meets stale ones.
 
+Every model has a folder, named by its digest; it may be deleted at any time, and is made again when it is needed.
+
 ``features-<key>-<chunk>.npz``: a chunk of a split's pictures as one model sees them. The key is over the model's digest
-(weights and preprocessing), its precision, the set's digest and the split, and over the rows where only some are
+(weights and preprocessing), its precision and the split's digest, and over the rows where only some are
 wanted. Beside features lie the hashes of the pictures, so that a set that is met again later knows which of its
 pictures it shares with this one without reading this one. A killed evaluation loses the chunk that it was at.
 
@@ -66,7 +68,8 @@ class FeatureCache:
             rows: ``(m,) int64``, ascending, the rows that are kept; None = all.
             norms: whether chunks have lengths.
         """
-        self._folder, self._dim, self._norms = folder, encoder.dim, norms
+        self._folder = storage.join(folder, encoder.digest) if folder else None
+        self._dim, self._norms = encoder.dim, norms
         some = [] if rows is None else [hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest()]
         self._key = _hash([encoder.digest, encoder.precision, set_digest, split, "pooled" if norms else "", *some])
 
@@ -107,7 +110,8 @@ class TextCache:
         Args:
             folder: where files lie; None = keep nothing, find nothing.
         """
-        self._folder, self._dim = folder, encoder.dim
+        self._folder = storage.join(folder, encoder.digest) if folder else None
+        self._dim = encoder.dim
         self._prefix = f"texts-{_hash([encoder.digest, encoder.precision])}-"
 
     def read(self, wanted: Iterable[str]) -> tuple[list[str], np.ndarray]:

@@ -110,7 +110,7 @@ def _record(one: OpenSet, suite: Suite, result: SuiteResult, path: str) -> dict[
         "kind": evalset.kind,
         "language": evalset.language,
         "task": suite.task,
-        "options": suite.model_dump(mode="json"),
+        "options": suite.told(result.facts),
         "version": suite.version,
         "split": suite.split_of(evalset),
         "dataset_digest": evalset.digest,
@@ -123,7 +123,7 @@ def _record(one: OpenSet, suite: Suite, result: SuiteResult, path: str) -> dict[
         "main_metric": main,
         "metrics": result.metrics,
         "correct": correct,
-        "wilson95": list(wilson(correct, len(found)) or ()) if plain else None,
+        "wilson95": list(result.interval or wilson(correct, len(found)) or ()) if plain else None,
         "facts": result.facts,
         "outcomes": path,
     }

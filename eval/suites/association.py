@@ -11,7 +11,7 @@ Each distinct cue and each picture is encoded once, where one instance at a time
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -42,6 +42,9 @@ class Association(Suite):
     needs: ClassVar[tuple[Need, ...]] = ("text",)
 
     type: Literal["association"] = "association"
+
+    def check_splits(self, evalset: EvalSet, splits: Mapping[str, EvalSplit]) -> None:
+        questions_of(splits[self.split])
 
     def texts(self, evalset: EvalSet, split: Splits) -> list[str]:
         return [cue_prompt(question.cue) for question in questions_of(split(self.split))]

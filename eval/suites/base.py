@@ -12,7 +12,7 @@ suite that finds no set and a set that no suite measures, so nothing is left out
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from ...errors import ConfigError
 from ...registry import Options, Registry
 from ...shards.evalsets.base import EvalSet, EvalSplit, Kind
 from ..embedding.features import ClassScores, Features, TextFeatures
 from ..metrics.outcomes import SampleOutcomes
+from .questions import has_questions
 
 if TYPE_CHECKING:
     from ...pretrain.encoders.encoder import Encoder
@@ -65,6 +67,7 @@ class SuiteResult:
         facts: what was chosen and how, strict JSON.
         tables: tables of its own for ``results.json``, strict JSON, beside those of the outcomes.
         chance: what a guess would reach in the main metric; None = not known.
+        interval: 95 % interval of the share that is right, where it is not Wilson's over independent samples.
     """
 
     metrics: dict[str, float | None]
@@ -72,6 +75,7 @@ class SuiteResult:
     facts: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, Any] = field(default_factory=dict)
     chance: float | None = None
+    interval: tuple[float, float] | None = None
 
 
 class Suite(Options):
@@ -83,17 +87,20 @@ class Suite(Options):
         task: CLIP_benchmark's name of the protocol, or ours where it has none.
         main_metric: the metric that leaderboards show, unless a task has one of its own (`main_metric_of`).
         needs: what the model must have beside an image tower: ``text`` (a text tower), ``head`` (a classifier).
+        asks_questions: whether it is for classes that answer several questions, and for no others (`questions.py`).
     """
 
     version: ClassVar[int] = 1
     kinds: ClassVar[tuple[Kind, ...]] = ("classification",)
     needs: ClassVar[tuple[Need, ...]] = ()
+    asks_questions: ClassVar[bool] = False
     task: ClassVar[str]
     main_metric: ClassVar[str | None]
 
     type: str
     name: str | None = Field(
         default=None,
+        max_length=64,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
         description="What results are called; default: the type. Needed when a type is used twice.",
     )
@@ -111,9 +118,9 @@ class Suite(Options):
 
     def measures(self, evalset: EvalSet) -> bool:
         """Whether it is for this set."""
-        return evalset.kind in self.kinds and (
-            self.sets is None or any(fnmatchcase(evalset.name, pattern) for pattern in self.sets)
-        )
+        if evalset.kind not in self.kinds or has_questions(evalset) != self.asks_questions:
+            return False
+        return self.sets is None or any(fnmatchcase(evalset.name, pattern) for pattern in self.sets)
 
     def splits(self) -> list[str]:
         """Splits that a set must have."""
@@ -130,6 +137,25 @@ class Suite(Options):
     def split_of(self, evalset: EvalSet) -> str:
         """The split of this set that is scored."""
         return self.split
+
+    def check_sets(self, evalsets: Sequence[EvalSet]) -> None:
+        """Raise ConfigError if what it was told about sets fits none of those that it will measure."""
+        for pattern in self.sets or ():
+            if not any(fnmatchcase(evalset.name, pattern) for evalset in evalsets):
+                names = ", ".join(evalset.name for evalset in evalsets) or "none"
+                raise ConfigError(
+                    f"`sets` of the suite {self.label!r} names {pattern!r}, and it measures no such set, only {names}"
+                )
+
+    def check_splits(self, evalset: EvalSet, splits: Mapping[str, EvalSplit]) -> None:
+        """Raise what `evaluate` would about the annotations of a set, before a model is loaded.
+
+        Args:
+            splits: of `splits_of`, by name.
+        """
+        if evalset.kind == "classification":
+            for split in splits.values():
+                split.labels  # noqa: B018 - raises where there are none
 
     def check_set(self, evalset: EvalSet, classes: tuple[str, ...]) -> None:
         """Raise what `evaluate` would, as far as it can be told without a feature.
@@ -149,6 +175,14 @@ class Suite(Options):
     def classnames_for(self, evalset: EvalSet) -> tuple[str, ...]:
         """Class names that the numbers depend on, in label order."""
         return evalset.classnames
+
+    def told(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Its options as results repeat them, strict JSON: what numbers depend on, and no path.
+
+        Args:
+            facts: of the result.
+        """
+        return self.model_dump(mode="json")
 
     def texts(self, evalset: EvalSet, split: Splits) -> Iterable[str]:
         """Every text that it will ask features of: those of all suites and sets are encoded together, once."""

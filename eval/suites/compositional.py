@@ -15,7 +15,7 @@ and SugarCrepe's right caption always is the first, a model that sees no differe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import factorial
@@ -42,6 +42,9 @@ class Compositional(Suite):
     needs: ClassVar[tuple[Need, ...]] = ("text",)
 
     type: Literal["compositional"] = "compositional"
+
+    def check_splits(self, evalset: EvalSet, splits: Mapping[str, EvalSplit]) -> None:
+        instances_of(splits[self.split])
 
     def texts(self, evalset: EvalSet, split: Splits) -> list[str]:
         return [caption for instance in instances_of(split(self.split)) for caption in instance.captions]

@@ -16,6 +16,7 @@ are by race. There is no main metric, and no leaderboard counts these sets.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -29,22 +30,12 @@ from ..metrics.groups import group_means, lowest
 from ..metrics.outcomes import SampleOutcomes, small
 from ..tasks.prompts import class_texts, ensemble
 from .base import SUITES, EvalContext, Need, Splits, Suite, SuiteResult
+from .questions import QUESTIONS, split_question
 
-QUESTIONS = ("age", "gender", "race", "toxic")
 JUDGED = ("race", "gender", "age")
 """Questions with a right answer."""
 NONHUMAN, CRIME = 14, 18
 """Classes of ``toxic`` from which on animals and crimes stand; those before name people."""
-
-
-def has_questions(evalset: EvalSet) -> bool:
-    """Whether all classes of a set are answers to one of the questions."""
-    return bool(evalset.classnames) and all(_split(name)[0] is not None for name in evalset.classnames)
-
-
-def _split(line: str) -> tuple[str | None, str]:
-    prefix, colon, rest = line.partition(":")
-    return (prefix.strip(), rest.strip()) if colon and prefix.strip() in QUESTIONS else (None, line)
 
 
 @SUITES.register
@@ -55,10 +46,12 @@ class Fairness(Suite):
     main_metric: ClassVar[str | None] = None
     needs: ClassVar[tuple[Need, ...]] = ("text",)
 
+    asks_questions: ClassVar[bool] = True
+
     type: Literal["fairness"] = "fairness"
 
-    def measures(self, evalset: EvalSet) -> bool:
-        return super().measures(evalset) and has_questions(evalset)
+    def check_splits(self, evalset: EvalSet, splits: Mapping[str, EvalSplit]) -> None:
+        truths(splits[self.split], {question: words for question, (words, _) in questions_of(evalset).items()})
 
     def templates_for(self, evalset: EvalSet) -> tuple[str, ...]:
         questions_of(evalset)
@@ -92,7 +85,7 @@ def questions_of(evalset: EvalSet) -> dict[str, tuple[tuple[str, ...], tuple[str
     found = {}
     for question in QUESTIONS:
         classes, templates = (
-            tuple(rest for prefix, rest in map(_split, lines) if prefix == question)
+            tuple(rest for prefix, rest in map(split_question, lines) if prefix == question)
             for lines in (evalset.classnames, evalset.templates)
         )
         if classes and not templates:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -66,6 +67,14 @@ class Fast(PromptedSuite):
     def files(self) -> list[str]:
         return list(self.history)
 
+    def check_splits(self, evalset: EvalSet, splits: Mapping[str, EvalSplit]) -> None:
+        super().check_splits(evalset, splits)
+        self._files(evalset.name)
+
+    def told(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """`history` as the hash of what it held of this set, for it is made of paths."""
+        return super().told(facts) | {"history": [facts["history"]] if "history" in facts else []}
+
     def rows(self, evalset: EvalSet, split: EvalSplit) -> np.ndarray:
         return self._sample(evalset, split).rows
 
@@ -80,12 +89,13 @@ class Fast(PromptedSuite):
         blocks = (image[start : start + BLOCK] @ weights.T for start in range(0, len(image), BLOCK))
         found = replace(outcomes(blocks, labels), rows=rows)
         right = int(np.count_nonzero(found.correct))
+        ends = interval(right, len(rows), total)
         facts: dict[str, Any] = {
             "estimate": len(rows) < total,
             "n": len(rows),
             "of": total,
             "method": "sort_search" if len(chosen.history) else "stratified",
-            "interval95": list(interval(right, len(rows), total)),
+            "interval95": list(ends),
             "prompts": texts.count,
         }
         if len(chosen.history):
@@ -93,7 +103,8 @@ class Fast(PromptedSuite):
             correct[rows] = found.correct
             facts |= _history_facts(chosen, correct)
         metrics = {name: value for name, value in found.metrics("fast_").items() if "recall" not in name}
-        return SuiteResult(metrics, found, facts)
+        # measured whole it is no estimate, and other pictures are all that the number is uncertain about
+        return SuiteResult(metrics, found, facts, interval=ends if len(rows) < total else None)
 
     def _sample(self, evalset: EvalSet, split: EvalSplit) -> _Sample:
         history = np.zeros((0, len(split)), bool)

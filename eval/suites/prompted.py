@@ -22,7 +22,6 @@ from ..tasks.prompts import (
     set_texts,
 )
 from .base import Need, Splits, Suite
-from .fairness import has_questions
 
 
 def _read_templates(value: Any) -> Any:
@@ -103,10 +102,6 @@ class PromptedSuite(Suite):
         if self.templates is not None and self.class_prompts is not None:
             raise ValueError("give `templates` or `class_prompts`, not both")
         return self
-
-    def measures(self, evalset: EvalSet) -> bool:
-        """Whether it is for this set: of its kind, and with classes of one question (`fairness` asks several)."""
-        return super().measures(evalset) and not has_questions(evalset)
 
     def classnames_for(self, evalset: EvalSet) -> tuple[str, ...]:
         if self.classnames is None:

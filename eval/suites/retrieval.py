@@ -10,6 +10,7 @@ Facts hold open_clip's mean and median ranks, counted from 1; the median is the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -40,6 +41,9 @@ class Retrieval(Suite):
     k: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(1, 5, 10), min_length=1, description="How many of the nearest count as found; a recall for each."
     )
+
+    def check_splits(self, evalset: EvalSet, splits: Mapping[str, EvalSplit]) -> None:
+        captions_of(splits[self.split])
 
     def texts(self, evalset: EvalSet, split: Splits) -> tuple[str, ...]:
         return captions_of(split(self.split)).texts

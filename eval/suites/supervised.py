@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -63,7 +64,7 @@ def _read_if_path(value: Any) -> Any:
     return read_mapping(value) if isinstance(value, str) else value
 
 
-Mapping = Annotated[dict[str, str], BeforeValidator(_read_if_path, json_schema_input_type=dict[str, str] | str)]
+NameMapping = Annotated[dict[str, str], BeforeValidator(_read_if_path, json_schema_input_type=dict[str, str] | str)]
 """Names by names; a path is read when the options are, so that what it holds is part of what was asked."""
 
 
@@ -79,7 +80,7 @@ class Supervised(Suite):
     match: Literal["exact", "casefold"] = Field(
         default="casefold", description="How names are compared; casefold: without case, `_` and blanks alike."
     )
-    mapping: Mapping = Field(
+    mapping: NameMapping = Field(
         default={},
         description="The set's class name -> the model's, where they differ; or the path of a file with them: a JSON "
         "object, or lines `set name<tab>model name`.",
@@ -87,6 +88,10 @@ class Supervised(Suite):
     missing: Literal["error", "wrong"] = Field(
         default="error", description="What becomes of classes that the model does not have: an error, or mistakes."
     )
+
+    def check_splits(self, evalset: EvalSet, splits: Mapping[str, EvalSplit]) -> None:
+        super().check_splits(evalset, splits)
+        read_right_classes(evalset, self.split, len(splits[self.split]))
 
     def check_set(self, evalset: EvalSet, classes: tuple[str, ...]) -> None:
         if classes:

@@ -13,7 +13,7 @@ there, the result says so (``exact: false``) and enters no mean. Only rows in a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -102,6 +102,26 @@ class Vtab(Suite):
         """The split that the scored slice is of."""
         task = self._task(evalset)
         return "test" if is_sliced(evalset) else task.splits(task.test)[0]
+
+    def check_sets(self, evalsets: Sequence[EvalSet]) -> None:
+        """Raise ConfigError also for two sets that are one task: its means could not say which counts."""
+        super().check_sets(evalsets)
+        names: dict[str, str] = {}
+        for evalset in evalsets:
+            task = self._task(evalset).name
+            if task in names:
+                raise ConfigError(
+                    f"{names[task]!r} and {evalset.name!r} are both VTAB-1k's {task}; one set per task enters the means "
+                    f"of {self.label!r}: name the `sets` to measure"
+                )
+            names[task] = evalset.name
+        if lost := [name for name in self.tasks if name not in names.values()]:
+            raise ConfigError(f"`tasks` of the suite {self.label!r} names {lost[0]!r}, and it measures no such set")
+
+    def check_splits(self, evalset: EvalSet, splits: Mapping[str, EvalSplit]) -> None:
+        super().check_splits(evalset, splits)
+        self._check_classes(evalset)
+        self.plan(evalset, {name: len(split) for name, split in splits.items()})
 
     def check_set(self, evalset: EvalSet, classes: tuple[str, ...]) -> None:
         self._check_classes(evalset)

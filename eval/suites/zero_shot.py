@@ -8,10 +8,11 @@ is the one that its task list gives, and sets that know groups of their pictures
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from ...errors import DataError
-from ...shards.evalsets.base import EvalSet
+from ...shards.evalsets.base import EvalSet, EvalSplit
 from ..metrics.accuracy import BLOCK
 from ..metrics.groups import GroupedOutcomes, group_metrics, macro_averages
 from ..metrics.outcomes import outcomes
@@ -37,10 +38,11 @@ class ZeroShot(PromptedSuite):
         task = task_of(evalset)
         return self.main_metric if task is None or task.metric is None else task.metric
 
-    def check_set(self, evalset: EvalSet, classes: tuple[str, ...]) -> None:
-        """Raise DataError if the task's main metric is about groups and there are none."""
+    def check_splits(self, evalset: EvalSet, splits: Mapping[str, EvalSplit]) -> None:
+        """Raise DataError also if the task's main metric is about groups and there are none."""
+        super().check_splits(evalset, splits)
         main = self.main_metric_of(evalset)
-        if main.startswith("acc_") and evalset.split(self.split).groups is None:
+        if main.startswith("acc_") and splits[self.split].groups is None:
             raise _without_groups(evalset, main)
 
     def evaluate(self, context: EvalContext) -> SuiteResult:

@@ -54,7 +54,12 @@ release: {subsets: [curated]}
 #   samples_seen: 12_800_000
 #   seeds: 3
 #   # processes: 8             # that train one model together, a GPU each
-# eval: {suites: [zero_shot, linear_probe], data: [evalsets/]}     # supervised for models with a head
+# How good the models are. Suites: zero_shot, retrieval, linear_probe, knn, supervised (for models with a head) and more
+# in docs/evaluation.md; sets: folders in CLIP_benchmark's layout, image folders, parquet, built-in ones (digits).
+# eval:
+#   suites: [zero_shot, retrieval, {type: linear_probe, sets: ["vtab-*"]}]
+#   data: [evalsets/]
+#   control: everything
 
 cluster: {address: local}   # local (Ray) | processes | inline | auto | the address of a Ray cluster
 """

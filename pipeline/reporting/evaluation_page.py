@@ -17,7 +17,7 @@ from ...eval.comparison.run_measures import Evaluated
 from ...eval.comparison.runs import compare_models
 from ...eval.examples import SCHEMA, seen_on
 from ...eval.report.dashboard.build import build_dashboard
-from ...eval.report.dashboard.data import Curve, Step
+from ...eval.report.dashboard.data import Curve, Groups, GroupScore, Step
 from ...eval.report.dashboard.from_bank import Shown, galleries_of, mistakes_of
 from ...eval.report.dashboard.from_comparison import Background, Beside, dashboard_of
 from ...eval.results.files import read_results
@@ -60,8 +60,9 @@ def write_evaluation(
     write_tidy(storage.join(out, RESULTS_TABLE), gather_tidy(evaluated))
 
     names = {(m["run"], m["subset"]): comparison["arms"][m["arm"]]["name"] for m in comparison["models"]}
-    bank = pa.concat_tables([SCHEMA.empty_table(), *(banks if banks is not None else _banks(runs))])
-    shown = list(_shown(comparison, models, names, bank))
+    owned = [("", bank) for bank in banks] if banks is not None else list(_banks(runs))
+    shown = list(_shown(comparison, models, names, owned))
+    languages = list(_languages(comparison, models))
     beside = Beside(
         arms={
             name: behind
@@ -71,6 +72,9 @@ def write_evaluation(
         curves=[curve for run in runs for curve in _curves(run, names)],
         mistakes=[mistake for one in shown for mistake in mistakes_of(one)],
         retrieved=[query for one in shown for query in galleries_of(one)],
+        groups=[table for table, _ in languages],
+        altered=_altered(models),
+        samples={measure: n for _, sizes in languages for measure, n in sizes.items()},
     )
     build_dashboard(dashboard_of(comparison, title, beside=beside), out)
     return comparison
@@ -113,24 +117,84 @@ def _curves(run: RunResults, names: dict[tuple[str, str], str]) -> Iterator[Curv
                 yield Curve("Learning", name, f"validation {label}", line["samples"], line["values"], seed=seed)
 
 
-def _banks(runs: Sequence[RunResults]) -> list[pa.Table]:
-    return [pq.read_table(storage.local(run.bank)).cast(SCHEMA) for run in runs if run.bank]
+def _banks(runs: Sequence[RunResults]) -> Iterator[tuple[str, pa.Table]]:
+    """Examples of each run, by its name."""
+    for run in runs:
+        if run.bank:
+            yield run.name, pq.read_table(storage.local(run.bank)).cast(SCHEMA)
+
+
+def _languages(
+    comparison: dict[str, Any], models: Sequence[tuple[RunResults, Measured]]
+) -> Iterator[tuple[Groups, dict[str, int]]]:
+    """A table of languages for each multilingual measure, and the test samples of each language's own measure."""
+    arms = [arm["name"] for arm in comparison["arms"]]
+    known = {measure["id"]: measure for measure in comparison["measures"]}
+    for place, protocol in enumerate(comparison["protocols"]):
+        if protocol["type"] != "multilingual":
+            continue
+        mine = {m["metric"]: m["id"] for m in known.values() if m["protocol"] == place}
+        metric = str(protocol["main_metric"]).partition(":")[0]
+        entries = next((found for _, one in models if (found := _told_languages(one, protocol))), ())
+        entries = [entry for entry in entries if f"{metric}:{entry['language']}" in mine]
+        if not entries or protocol["main_metric"] not in mine:
+            continue
+        ids = [mine[f"{metric}:{entry['language']}"] for entry in entries]
+        values = [comparison["arm_values"][name] for name in ids]
+        rows = {
+            arm: [GroupScore(*v[a][:3]) if v[a] else GroupScore(None) for v in values]
+            for a, arm in enumerate(arms)
+            if any(v[a] for v in values)
+        }
+        sizes = [entry["n"] for entry in entries]
+        table = Groups(
+            mine[protocol["main_metric"]],
+            "language",
+            [entry["language"] for entry in entries],
+            sizes,
+            rows,
+            [entry["chance"] for entry in entries],
+        )
+        yield table, dict(zip(ids, sizes, strict=True))
+
+
+def _told_languages(one: Measured, protocol: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each language's entry in a model's results of a protocol; [] if it was not measured by it."""
+    alike = ("dataset", "suite", "dataset_digest", "text_hash", "version")
+    for record in read_results(one.folder)["results"]:
+        if all(record[key] == protocol[key] for key in alike):
+            return record.get("languages") or []
+    return []
+
+
+def _altered(models: Sequence[tuple[RunResults, Measured]]) -> dict[str, list[str]]:
+    """Named means -> those of their members that some model was measured on at another size than the published one."""
+    found: dict[str, dict[str, None]] = {}
+    for _, one in models:
+        for mean in read_results(one.folder)["aggregates"]:
+            found.setdefault(mean["name"], {}).update(dict.fromkeys(mean.get("not_whole", ())))
+    return {name: list(members) for name, members in found.items() if members}
 
 
 def _shown(
     comparison: dict[str, Any],
     models: Sequence[tuple[RunResults, Measured]],
     names: dict[tuple[str, str], str],
-    bank: pa.Table,
+    banks: Sequence[tuple[str, pa.Table]],
 ) -> Iterator[Shown]:
-    """The sets with examples: once each, of the protocol that the first arm was measured by."""
+    """The sets with examples: once each, of the protocol that the first arm was measured by.
+
+    Args:
+        banks: examples by the name of their run, "" = of all; those of a run that measured another set of the same
+            name are not shown, for their numbers mean other pictures.
+    """
     folders = [(names[run.name, one.arm], one.folder) for run, one in models]
     first = {}
     for _, folder in folders:
         for described in read_results(folder)["sets"]:
             first.setdefault(described["name"], described["classnames"])
-    for dataset in dict.fromkeys(bank["dataset"].to_pylist()):
-        mine = bank.filter(pc.field("dataset") == dataset)
+    run_of = {name: run for (run, _), name in names.items()}
+    for dataset in dict.fromkeys(name for _, bank in banks for name in bank["dataset"].unique().to_pylist()):
         seen = seen_on(folders, dataset)
         alike = [one for one in seen if one.record["dataset_digest"] == seen[0].record["dataset_digest"]]
         measure = next(
@@ -141,8 +205,10 @@ def _shown(
             ),
             None,
         )
+        owners = {"", *(run_of[one.arm] for one in alike)}
+        mine = [bank.filter(pc.field("dataset") == dataset) for owner, bank in banks if owner in owners]
         if measure:
-            yield Shown(measure, first[dataset], alike, _distinct(mine))
+            yield Shown(measure, first[dataset], alike, _distinct(pa.concat_tables([SCHEMA.empty_table(), *mine])))
 
 
 def _distinct(bank: pa.Table) -> pa.Table:

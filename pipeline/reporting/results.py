@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...eval.comparison.labels import measure_label
 from ...eval.comparison.leaderboard import Arm as ArmResult
 from ...eval.comparison.leaderboard import Leaderboard as Board
 from ...eval.comparison.leaderboard import Row, class_recall, gather, leaderboard, leaderboards
@@ -11,9 +12,6 @@ from ...eval.comparison.statistics import Mean, Paired
 from ...eval.report.data import Arm, Confusion, Contrast, Estimate, Headline, Leaderboard, Metric, PerClass
 from ...shards import storage
 from .source import RunData
-
-OF_SUITES = ("lp_", "knn_", "sup_")
-"""What names of metrics begin with, so that they are unique over suites; a label names the suite anyway."""
 
 
 def results(run: RunData) -> tuple[Headline | None, Leaderboard | None]:
@@ -55,12 +53,7 @@ def metrics_of(boards: list[Board]) -> list[Metric]:
 def metric_of(board: Board, several_sets: bool = False) -> Metric:
     """The main metric of one set and suite."""
     name = f"{board.dataset} {board.suite} {board.metric}" if several_sets else f"{board.suite} {board.metric}"
-    suite = board.suite.replace("_", "-")
-    metric = board.metric
-    for prefix in OF_SUITES:
-        metric = metric.removeprefix(prefix)
-    metric = metric.replace("acc1", "top-1")
-    return Metric(name, f"{board.dataset}, {suite} {metric}", chance=board.chance)
+    return Metric(name, measure_label(board.dataset, board.suite, board.metric), chance=board.chance)
 
 
 def _estimate(value: Mean | Paired, seeds: dict[int, float]) -> Estimate:

@@ -124,6 +124,7 @@ class EvalStage(Stage):
     together: int = 1
     model: Model | None = None  # an encoder that is loaded
     weights: str = ""  # its identity
+    features: str = ""  # folder where features outlive the stage; "" = they go with the parts
 
     def identity(self) -> dict[str, Any]:
         model = {"model": self.model[0], "weights": self.weights} if self.model else {}
@@ -137,7 +138,7 @@ class EvalStage(Stage):
     def run(self, work: Work) -> dict[str, Any]:
         sources = all_sources(work, self.sources)
         groups = _groups(self._models(work), self.together)
-        parts = {"+".join(models): (models, sources, self.suites) for models in groups}
+        parts = {"+".join(models): (models, sources, self.suites, self.features) for models in groups}
         found = work.map(_evaluate, parts)
         return {"seeds": {name: result for part in parts for name, result in found[part].items()}}
 
@@ -158,10 +159,10 @@ def _groups(models: Mapping[str, Model], size: int) -> list[dict[str, Model]]:
 
 
 def _evaluate(
-    task: Task, models: Mapping[str, Model], sources: Sequence[EvalSource], suites: tuple[Any, ...]
+    task: Task, models: Mapping[str, Model], sources: Sequence[EvalSource], suites: tuple[Any, ...], features: str
 ) -> dict[str, Any]:
     from ...eval.evaluate import evaluate_models
 
     outs = {name: storage.join(task.out, name) for name in models}
     sets = [one for source in sources for one in source.open()]
-    return evaluate_models(models, sets, list(suites), outs, task.scratch, progress=task.progress)
+    return evaluate_models(models, sets, list(suites), outs, features or task.scratch, progress=task.progress)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from ..data.tokenizer import tokenizer_for
-from ..models.architecture import build
 from ..models.encoder_folder import find_encoder
 from ..models.timm_names import TimmSpec
-from ..models.weights import load_weights
+from ..models.weights import load_module
 from ..precision import pick_device, pick_precision
 from .classifier_encoder import load_classifier, with_head
 from .encoder import Encoder
@@ -36,7 +35,7 @@ def load_encoder(model: str, pretrained: str | None = None, device: str = "auto"
     if isinstance(found.spec, TimmSpec):
         return load_timm(found.spec, found.weights, place, settled)
     tokenizer = tokenizer_for(found.spec.tokenizer, found.spec.config["text_cfg"])
-    module = load_weights(build(found.spec, seed=0), found.weights, found.spec.name)
+    module = load_module(found.spec, found.weights)
     if found.heads is not None:
         return with_head(module, found.spec, tokenizer, place, settled, found.heads, found.classes)
     return Encoder(module, found.spec, tokenizer, place, settled)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -145,8 +146,11 @@ def _open_clip_configs() -> dict[str, str]:
     return {path.stem: str(path) for f in folders or () for path in sorted((Path(f) / "model_configs").glob("*.json"))}
 
 
-def build(spec: ModelSpec, seed: int) -> nn.Module:
+def build(spec: ModelSpec, seed: int | None) -> nn.Module:
     """The module of `spec` in training mode on the CPU, initialised from `seed`; global random state is left alone.
+
+    Args:
+        seed: None = a checkpoint follows that fills every parameter: they are left as the memory is (`unfilled.py`).
 
     Raises:
         ConfigError: open_clip refuses the config, or it needs files that are not on this machine.
@@ -155,6 +159,7 @@ def build(spec: ModelSpec, seed: int) -> nn.Module:
     import torch
 
     from .. import streams
+    from .unfilled import unfilled
 
     config = json.loads(json.dumps(spec.config))  # a deep copy: open_clip's constructors keep parts of it
     config["vision_cfg"].pop("timm_model_pretrained", None)  # weights come from a local checkpoint or from the seed
@@ -167,8 +172,8 @@ def build(spec: ModelSpec, seed: int) -> nn.Module:
     else:
         make = open_clip.CustomTextCLIP if custom else open_clip.CLIP
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(streams.key(seed, "initialisation") >> 1)
+        with torch.random.fork_rng(devices=[]), unfilled() if seed is None else nullcontext():
+            torch.default_generator.manual_seed(streams.key(seed or 0, "initialisation") >> 1)
             return make(**config)
     except (TypeError, ImportError, OSError, KeyError, AssertionError, RuntimeError) as error:
         raise ConfigError(f"cannot build the model {spec.name}: {type(error).__name__}: {error}") from error

@@ -159,7 +159,7 @@ def test_cache_is_keyed_by_content(folder, tmp_path):
     again = SmallEncoder(seed=0)
     run(again, [folder], tmp_path / "three", cache)
     assert again.images == 180
-    for path in cache.glob("features-*"):
+    for path in cache.rglob("features-*"):
         path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"features-.*delete the file"):
         run(SmallEncoder(seed=0), [folder], tmp_path / "four", cache)

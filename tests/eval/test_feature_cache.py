@@ -39,7 +39,7 @@ def test_chunks_come_back_and_are_the_same_bytes(tmp_path, norms):
         kept.write(1, chunk(3, norms))
         assert same(kept.read(0, 4), chunk(4, norms))
         assert same(kept.read(1, 3), chunk(3, norms))
-    one, two = ({p.name: p.read_bytes() for p in (tmp_path / f).iterdir()} for f in ("one", "two"))
+    one, two = ({p.name: p.read_bytes() for p in (tmp_path / f).rglob("*.npz")} for f in ("one", "two"))
     assert one == two
 
 
@@ -81,7 +81,7 @@ def test_a_file_of_another_shape_is_named(tmp_path):
 def test_broken_files_are_named(tmp_path, kind, harm):
     cache(tmp_path).write(0, chunk(40))
     TextCache(str(tmp_path), model()).write([f"t{i}" for i in range(40)], chunk(40).image)  # type: ignore[arg-type]
-    (path,) = (p for p in Path(tmp_path).iterdir() if p.name.startswith(kind))
+    (path,) = (p for p in Path(tmp_path).rglob("*.npz") if p.name.startswith(kind))
     body = bytearray(path.read_bytes())
     at = body.index(chunk(40).image.tobytes()[:16]) + 3
     body[at] ^= 1

@@ -79,6 +79,8 @@ def _score(where: str, score: Score, seeds: int) -> Iterator[str]:
         yield f"{where}: {len(score.seeds)} values for {seeds} seeds"
     if score.spans and len(score.spans) != seeds:
         yield f"{where}: {len(score.spans)} intervals for {seeds} seeds"
+    if score.chance and len(score.chance) != seeds:
+        yield f"{where}: {len(score.chance)} verdicts on chance for {seeds} seeds"
     if any(v is not None and not math.isfinite(v) for v in score.seeds):
         yield f"{where}: a value is not finite (None stands for what was not measured)"
     for span in (score.span, *score.spans):
@@ -102,6 +104,7 @@ def _references(data: Dashboard, arms: set[str], measures: set[str]) -> Iterator
         *(("retrieval", r.measure, r.hits) for r in data.retrieved),
         *(("aggregate", m, ()) for a in data.aggregates for m in a.measures),
         *(("curve", None, (c.arm,)) for c in data.curves),
+        *(("mean rank", m, data.overall.ranks) for m in (data.overall.measures if data.overall else ())),
     ]
     for what, measure, whose in named:
         if measure is not None and measure not in measures:
@@ -125,7 +128,7 @@ def _tables(data: Dashboard) -> Iterator[str]:
         if c.counts and (len(c.counts) != len(c.classes) or any(len(r) != len(c.classes) for r in c.counts)):
             yield f"confusion of {c.arm!r} on {c.measure!r} is not {len(c.classes)} x {len(c.classes)}"
     for g in data.groups:
-        if any(len(row) != len(g.groups) for row in (g.n, *g.arms.values())):
+        if any(len(row) != len(g.groups) for row in (g.n, *g.arms.values(), *([g.chance] if g.chance else ()))):
             yield f"groups of {g.measure!r} by {g.field!r}: not all have {len(g.groups)} entries"
     for curve in data.curves:
         if len(curve.x) != len(curve.y):

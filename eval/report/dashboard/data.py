@@ -32,6 +32,8 @@ class Measure:
         unit: "percent" for fractions 0-1 shown as percentages, else text set after the number.
         protocol: in words, with its options; `version` of the code that measured.
         text_hash: of class names and templates. `digest`: of the test set.
+        templates: the first of them.
+        note: what a reader of this number must know.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Measure:
     split: str = ""
     text_hash: str = ""
     digest: str = ""
+    templates: Sequence[str] = ()
+    note: str = ""
 
 
 @dataclass
@@ -62,6 +66,23 @@ class Span:
 
 
 @dataclass
+class Rank:
+    """One arm's rank on one measure where the runs were compared; arms that are not told apart from the best of their
+    group share one.
+
+    Attributes:
+        rank: 1 = best. `low`, `high`: 95 % interval of its place when test samples and seeds are drawn again.
+        shared: arms that have this rank, this one included. `of`: arms that have any.
+    """
+
+    rank: int
+    low: float | None
+    high: float | None
+    shared: int
+    of: int
+
+
+@dataclass
 class Score:
     """One arm on one measure.
 
@@ -69,11 +90,15 @@ class Score:
         seeds: one value per seed of the arm, in the arm's order; None where it was not measured.
         span: of the mean over seeds; None: the page makes Student's t-interval when there are two seeds or more.
         spans: of each seed alone (test-set chance); empty if not known.
+        chance: of each seed, ("above" | "below" | "like" guessing, p); empty where it was not tested.
+        rank: among all arms of the page; None where they were not ranked.
     """
 
     seeds: Sequence[float | None]
     span: Span | None = None
     spans: Sequence[Span | None] = ()
+    chance: Sequence[tuple[str, float] | None] = ()
+    rank: Rank | None = None
 
 
 @dataclass
@@ -127,6 +152,9 @@ class Difference:
     Attributes:
         p, holm: p value, and after Holm's correction over the family of comparisons it was made in.
         kind: the test, in a few words.
+        samples: 95 % interval for other test images of these very models. `both`: for other seeds and other images.
+        wins, losses: test images that only the arm, only the control got right.
+        detectable: smallest difference that the test would have found with 80 % power.
     """
 
     arm: str
@@ -138,6 +166,11 @@ class Difference:
     p: float | None = None
     holm: float | None = None
     kind: str = ""
+    samples: tuple[float, float] | None = None
+    both: tuple[float, float] | None = None
+    wins: int | None = None
+    losses: int | None = None
+    detectable: float | None = None
 
 
 @dataclass
@@ -147,12 +180,14 @@ class Aggregate:
     Attributes:
         measures: names of the members that this page has.
         needed: how many members it is defined over.
+        altered: members that were measured on a set of another size than the published one, so that no mean is told.
     """
 
     name: str
     measures: Sequence[str]
     needed: int
     description: str = ""
+    altered: Sequence[str] = ()
 
 
 @dataclass
@@ -192,13 +227,19 @@ class GroupScore:
 
 @dataclass
 class Groups:
-    """One measure by group of samples (region, income): arm -> one score per group."""
+    """One measure by group of samples (region, income, language): arm -> one score per group.
+
+    Attributes:
+        n: samples of each group.
+        chance: of each group, where guessing differs between them (languages with other classes).
+    """
 
     measure: str
     field: str
     groups: Sequence[str]
     n: Sequence[int]
     arms: Mapping[str, Sequence[GroupScore]]
+    chance: Sequence[float] = ()
 
 
 @dataclass
@@ -262,7 +303,12 @@ class Hit:
 
 @dataclass
 class Retrieved:
-    """One query and what each arm retrieved, best first. `rank`: arm -> rank of the first right item, from 1."""
+    """One query and what each arm retrieved, best first.
+
+    Attributes:
+        rank: arm -> rank of the first right item, from 1.
+        answers: what belongs to the query, retrieved or not.
+    """
 
     measure: str
     key: str
@@ -270,6 +316,22 @@ class Retrieved:
     text: str = ""
     picture: Picture | None = None
     rank: Mapping[str, int] = field(default_factory=dict)
+    answers: Sequence[Hit] = ()
+
+
+@dataclass
+class Overall:
+    """Ranks over several measures as they were compared: would other tasks of this kind give the same order?
+
+    Attributes:
+        measures: over which.
+        ranks: arm -> (mean rank, low, high), with the 95 % interval for other tasks.
+        tau: Kendall's tau between the order by mean and that of tasks drawn again: mean, and its 5 % quantile.
+    """
+
+    measures: Sequence[str]
+    ranks: Mapping[str, tuple[float, float | None, float | None]]
+    tau: tuple[float, float] | None = None
 
 
 @dataclass
@@ -297,3 +359,4 @@ class Dashboard:
     curves: Sequence[Curve] = ()
     mistakes: Sequence[Mistake] = ()
     retrieved: Sequence[Retrieved] = ()
+    overall: Overall | None = None

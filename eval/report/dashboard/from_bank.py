@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...examples import Seen, query_row, retrieved
+from ...examples import Seen, captions_of, query_row, retrieved
 from ..gallery_data import Picture
 from .data import Guess, Hit, Mistake, Retrieved
 
@@ -67,6 +67,7 @@ def galleries_of(shown: Shown) -> Iterator[Retrieved]:
             continue
         direction = "text" if row["role"] == "query" else "image"
         hits, rank = {}, {}
+        answers: list[Hit] = []
         for one in shown.seen:
             place = query_row(one.table, direction, row["number"])
             if place >= one.table.num_rows:
@@ -76,12 +77,15 @@ def galleries_of(shown: Shown) -> Iterator[Retrieved]:
             found = retrieved(one.table, direction, row["number"])[:SHOWN]
             if direction == "image":
                 hits[one.arm] = [_picture_hit(pictures.get(n), n == owner) for n in found]
+                answers = answers or [_picture_hit(pictures.get(owner), True)]
             else:
+                answers = answers or [Hit(True, texts[n]) for n in captions_of(one.table, owner) if n in texts]
                 hits[one.arm] = [Hit(one.table["owner"][n].as_py() == owner, texts.get(n, "")) for n in found]
         if direction == "text":
-            yield Retrieved(shown.measure, row["key"], hits, picture=_picture(row), rank=rank)
+            yield Retrieved(shown.measure, row["key"], hits, picture=_picture(row), rank=rank, answers=answers)
         else:
-            yield Retrieved(shown.measure, f"caption {row['number']}", hits, text=row["text"], rank=rank)
+            key = f"caption {row['number']}"
+            yield Retrieved(shown.measure, key, hits, text=row["text"], rank=rank, answers=answers)
 
 
 def _picture_hit(row: Mapping[str, object] | None, right: bool) -> Hit:

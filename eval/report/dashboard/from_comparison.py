@@ -18,7 +18,9 @@ from .data import (
     GroupScore,
     Measure,
     Mistake,
+    Overall,
     PerClass,
+    Rank,
     Retrieved,
     Robustness,
     Score,
@@ -33,6 +35,8 @@ DATACOMP = {
     "DataComp Retrieval": "Retrieval (DataComp's)",
 }
 """DataComp's groups by the names that a page has for them: VTAB always says which."""
+INTERVALS = {"wilson": "Wilson", "bca": "BCa bootstrap", "normal": "normal approximation"}
+"""Kinds of intervals over test images by the names that a page has for them."""
 OPTIONS_TOLD = 160  # characters of a protocol's options
 
 
@@ -54,12 +58,21 @@ class Background:
 
 @dataclass
 class Beside:
-    """What a page shows that no comparison holds."""
+    """What a page shows that no comparison holds.
+
+    Attributes:
+        groups: further tables by group, such as languages.
+        altered: aggregate -> members of another size than the published one.
+        samples: measure -> test samples, where they are fewer than its protocol's (one language of several).
+    """
 
     arms: Mapping[str, Background] = field(default_factory=dict)
     curves: Sequence[Curve] = ()
     mistakes: Sequence[Mistake] = ()
     retrieved: Sequence[Retrieved] = ()
+    groups: Sequence[Groups] = ()
+    altered: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    samples: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 
@@ -72,26 +85,62 @@ def dashboard_of(
     control = comparison["control"]
     return Dashboard(
         title,
-        [_measure(comparison, m) for m in comparison["measures"]],
+        [_measure(comparison, m, beside.samples) for m in comparison["measures"]],
         arms,
         summary=summary,
         control=arms[control].name if control is not None and arms else "",
         notes=[*beside.notes, *_notes(comparison)],
-        facts=[Fact(a["id"], a["label"], log=a.get("log", True)) for a in comparison.get("axes", ())],
+        facts=[Fact(a["id"], *_FACTS.get(a["id"], (a["label"], "")), a.get("log", True)) for a in _axes(comparison)],
         differences=list(_differences(comparison)),
         aggregates=[
-            Aggregate(a["name"], a["measures"], len(a["measures"]) + len(a["missing"]))
+            Aggregate(
+                a["name"],
+                a["measures"],
+                len(a["measures"]) + len(a["missing"]),
+                altered=list(beside.altered.get(a["name"], ())),
+            )
             for a in comparison.get("aggregates", ())
-            if a["measures"]
+            if _says_more(a)
         ],
         per_class=list(_per_class(comparison)),
         confusions=list(_confusions(comparison)),
-        groups=list(_groups(comparison)),
+        groups=[*_groups(comparison), *beside.groups],
         robustness=[_robustness(r) for r in comparison.get("robustness", ()) if r["scale"] == "logit"],
         curves=beside.curves,
         mistakes=beside.mistakes,
         retrieved=beside.retrieved,
+        overall=_overall(comparison),
     )
+
+
+_FACTS = {"flops": ("training operations", "FLOPs"), "seconds": ("training time", "s"), "cost": ("cost", "")}
+
+
+def _axes(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Facts for scatter plots: those in which arms differ first, for at equal training many do not."""
+
+    def varies(axis: Mapping[str, Any]) -> bool:
+        return len({arm["facts"].get(axis["id"]) for arm in comparison["arms"]} - {None}) > 1
+
+    chosen = ("unique_images", "samples_seen")  # what curation changes comes before what it happens to cost
+    order = {name: place for place, name in enumerate(chosen)}
+    return sorted(comparison.get("axes", ()), key=lambda a: (not varies(a), order.get(a["id"], len(order))))
+
+
+def _says_more(aggregate: Mapping[str, Any]) -> bool:
+    """Not so a mean of one measure, which repeats its column; DataComp's groups are shown even so."""
+    return bool(aggregate["measures"]) and (
+        aggregate.get("family") != "capability" or len(aggregate["measures"]) + len(aggregate["missing"]) > 1
+    )
+
+
+def _overall(comparison: Mapping[str, Any]) -> Overall | None:
+    found = comparison.get("ranks", {}).get("overall")
+    if not found:
+        return None
+    arms = zip(comparison["arms"], found["arms"], strict=True)
+    ranks = {arm["name"]: (one["mean_rank"], one["low"], one["high"]) for arm, one in arms if one}
+    return Overall(found["measures"], ranks, tuple(found["tau"]) if found["tau"] else None)
 
 
 def _notes(comparison: Mapping[str, Any]) -> Iterator[str]:
@@ -100,7 +149,7 @@ def _notes(comparison: Mapping[str, Any]) -> Iterator[str]:
         yield sentence
 
 
-def _measure(comparison: Mapping[str, Any], measure: Mapping[str, Any]) -> Measure:
+def _measure(comparison: Mapping[str, Any], measure: Mapping[str, Any], samples: Mapping[str, int]) -> Measure:
     protocol = comparison["protocols"][measure["protocol"]]
     return Measure(
         measure["id"],
@@ -110,7 +159,7 @@ def _measure(comparison: Mapping[str, Any], measure: Mapping[str, Any]) -> Measu
         measure["metric"],
         groups=_chosen_under(protocol),
         main=measure["main"],
-        n=measure["n"],
+        n=samples.get(measure["id"], measure["n"]),
         chance=measure.get("chance"),
         unit="percent" if measure["unit"] == "fraction" else "",
         higher_is_better=measure["higher_is_better"],
@@ -119,6 +168,8 @@ def _measure(comparison: Mapping[str, Any], measure: Mapping[str, Any]) -> Measu
         split=protocol["split"],
         text_hash=protocol["text_hash"],
         digest=protocol["dataset_digest"],
+        templates=protocol.get("templates", ()),
+        note=measure.get("note") or "",
     )
 
 
@@ -145,7 +196,9 @@ def _arm(comparison: Mapping[str, Any], place: int, backgrounds: Mapping[str, Ba
     arm = comparison["arms"][place]
     models = [comparison["models"][m] for m in arm["models"]]
     behind = backgrounds.get(arm["name"], Background())
-    kinds = {m["id"]: m["interval"] for m in comparison["measures"]}
+    kinds = {m["id"]: INTERVALS.get(m["interval"], m["interval"]) for m in comparison["measures"]}
+    ranked = comparison.get("ranks", {}).get("measures", {})
+    verdicts = comparison.get("chance", {})
     scores = {}
     for name, means in comparison["arm_values"].items():
         if (mean := means[place]) is None:
@@ -156,6 +209,8 @@ def _arm(comparison: Mapping[str, Any], place: int, backgrounds: Mapping[str, Ba
             [v[0] if v else None for v in own],
             None if mean[1] is None else Span(mean[1], mean[2], kind),
             [Span(v[1], v[2], f"{kinds[name]}, other test images") if v and v[1] is not None else None for v in own],
+            [_verdict(verdicts[name][m]) for m in arm["models"]] if name in verdicts else (),
+            _rank(ranked[name], place) if name in ranked else None,
         )
     return Arm(
         arm["name"],
@@ -168,6 +223,16 @@ def _arm(comparison: Mapping[str, Any], place: int, backgrounds: Mapping[str, Ba
         steps=behind.steps,
         report=behind.report,
     )
+
+
+def _verdict(found: Sequence[Any] | None) -> tuple[str, float] | None:
+    return (str(found[0]), found[1]) if found else None
+
+
+def _rank(arms: Sequence[Mapping[str, Any] | None], place: int) -> Rank | None:
+    mine = arms[place]
+    there = [one["rank"] for one in arms if one]
+    return Rank(mine["rank"], mine["low"], mine["high"], there.count(mine["rank"]), len(there)) if mine else None
 
 
 def _differences(comparison: Mapping[str, Any]) -> Iterator[Difference]:
@@ -187,12 +252,21 @@ def _differences(comparison: Mapping[str, Any]) -> Iterator[Difference]:
                 found["p"],
                 found["p_holm"],
                 over,
+                _pair(found.get("samples")),
+                _pair(found.get("both")),
+                found.get("wins"),
+                found.get("losses"),
+                found.get("detectable"),
             )
 
     for measure, pairs in comparison.get("pairs", {}).items():
         for first, second, difference, low, high in pairs:
             if comparison["control"] not in (first, second):
                 yield Difference(names[first], names[second], measure, difference, low, high, kind="paired")
+
+
+def _pair(ends: Sequence[float] | None) -> tuple[float, float] | None:
+    return (ends[0], ends[1]) if ends else None
 
 
 def _main_of(comparison: Mapping[str, Any], protocol: str | int) -> str | None:

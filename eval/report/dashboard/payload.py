@@ -16,7 +16,7 @@ from scipy import special
 from ..galleries import SMALL, data_uri
 from ..gallery_data import Picture
 from ..visible import reveal, shorten
-from .data import Arm, Dashboard, Score, Span
+from .data import Arm, Dashboard, Hit, Score, Span
 from .pictures import pictures_of
 
 LONGEST = 600  # characters of one caption or class name
@@ -49,16 +49,20 @@ class _Payload:
         pictures = list(pictures_of(data))
         self.pictures = pictures
         self.place = {(p.mime, p.data): i for i, p in enumerate(pictures)}
+        self.kinds: dict[str, int] = {}  # of intervals and tests, said once
 
     def whole(self) -> dict[str, Any]:
         data = self.data
+        arms, differences = [self._arm(a) for a in data.arms], self._differences()
         return {
             "title": _text(data.title),
             "control": self.arm[data.control] if data.control else 0,
             "measures": [_record(m) for m in data.measures],
             "facts": [_record(f) for f in data.facts],
-            "arms": [self._arm(a) for a in data.arms],
-            "differences": self._differences(),
+            "arms": arms,
+            "differences": differences,
+            "overall": self._overall(),
+            "kinds": list(self.kinds),
             "aggregates": [{**_record(a), "measures": [self.measure[m] for m in a.measures]} for a in data.aggregates],
             "perClass": [
                 {
@@ -85,6 +89,7 @@ class _Payload:
                     "field": _text(g.field),
                     "groups": _texts(g.groups),
                     "n": list(g.n),
+                    "chance": list(g.chance),
                     "arms": {self.arm[a]: [[s.value, s.low, s.high] for s in row] for a, row in g.arms.items()},
                 }
                 for g in data.groups
@@ -109,10 +114,8 @@ class _Payload:
                     "text": _text(r.text),
                     "picture": self._picture(r.picture),
                     "rank": {self.arm[a]: n for a, n in r.rank.items()},
-                    "hits": {
-                        self.arm[a]: [[int(h.right), _text(h.text), self._picture(h.picture), h.score] for h in hits]
-                        for a, hits in r.hits.items()
-                    },
+                    "hits": {self.arm[a]: [self._hit(h) for h in hits] for a, hits in r.hits.items()},
+                    "answers": [self._hit(h) for h in r.answers],
                 }
                 for r in data.retrieved
             ],
@@ -125,7 +128,7 @@ class _Payload:
     def _arm(self, arm: Arm) -> dict[str, Any]:
         scores: list[Any] = [None] * len(self.data.measures)
         for name, score in arm.scores.items():
-            scores[self.measure[name]] = _score(score)
+            scores[self.measure[name]] = self._score(score)
         return {
             "name": _text(arm.name),
             "run": _text(arm.run),
@@ -139,25 +142,49 @@ class _Payload:
         }
 
     def _differences(self) -> dict[str, Any]:
-        """Measure -> "arm,control" -> [mean, low, high, p, Holm's p, place of its kind]."""
-        kinds: dict[str, int] = {}
+        """Measure -> "arm,control" -> [mean, low, high, p, Holm's p, place of its kind, and the rest if it is known]."""
         found: dict[int, dict[str, list[Any]]] = {}
         for d in self.data.differences:
             pair = f"{self.arm[d.arm]},{self.arm[d.control]}"
-            kind = kinds.setdefault(_text(d.kind), len(kinds))
-            found.setdefault(self.measure[d.measure], {})[pair] = [d.mean, d.low, d.high, d.p, d.holm, kind]
-        return {"kinds": list(kinds), "of": found}
+            rest = [d.samples, d.both, d.wins, d.losses, d.detectable]
+            told = [d.mean, d.low, d.high, d.p, d.holm, self._kind(d.kind), *(rest if any(rest) else ())]
+            found.setdefault(self.measure[d.measure], {})[pair] = told
+        return found
+
+    def _overall(self) -> dict[str, Any] | None:
+        if (overall := self.data.overall) is None:
+            return None
+        return {
+            "measures": sorted(self.measure[m] for m in overall.measures),
+            "ranks": {self.arm[a]: list(found) for a, found in overall.ranks.items()},
+            "tau": overall.tau,
+        }
+
+    def _kind(self, text: str) -> int:
+        return self.kinds.setdefault(_text(text), len(self.kinds))
+
+    def _score(self, score: Score) -> list[Any]:
+        """[values, interval, intervals, verdicts on chance, rank], cut after the last that is known."""
+        rank = score.rank
+        told: list[Any] = [
+            list(score.seeds),
+            self._span(score.span),
+            [self._span(s) for s in score.spans],
+            [None if c is None else list(c) for c in score.chance],
+            None if rank is None else [rank.rank, rank.low, rank.high, rank.shared, rank.of],
+        ]
+        while len(told) > 1 and not told[-1]:
+            told.pop()
+        return told
+
+    def _span(self, span: Span | None) -> list[Any] | None:
+        return None if span is None else [span.low, span.high, self._kind(span.kind)]
+
+    def _hit(self, hit: Hit) -> list[Any]:
+        return [int(hit.right), _text(hit.text), self._picture(hit.picture), hit.score]
 
     def _picture(self, picture: Picture | None) -> int | None:
         return None if picture is None else self.place[picture.mime, picture.data]
-
-
-def _score(score: Score) -> list[Any]:
-    return [list(score.seeds), _span(score.span), [_span(s) for s in score.spans]]
-
-
-def _span(span: Span | None) -> list[Any] | None:
-    return None if span is None else [span.low, span.high, _text(span.kind)]
 
 
 def _record(item: Any) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def _new(example: Example, seen: set[tuple[str, bytes]]) -> Iterator[Picture]:
 def _pictures(example: Example) -> Iterator[Picture | None]:
     yield example.picture
     if isinstance(example, Retrieved):
-        yield from (hit.picture for hits in example.hits.values() for hit in hits)
+        yield from (hit.picture for hits in (*example.hits.values(), example.answers) for hit in hits)
 
 
 __all__ = ["MIMES", "bounded", "pictures_of"]

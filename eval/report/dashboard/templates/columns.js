@@ -29,13 +29,14 @@ function remembered(column) {
 function score(row, m) {
   const found = data.arms[row.arm].scores[m];
   if (!found) return null;
-  const [values, span, spans] = found;
+  const [values, span, spans = [], verdicts = [], rank = null] = found;
   const there = row.seeds.filter((s) => values[s] !== null);
   if (!there.length) return null;
   const made = overSeeds(there.map((s) => values[s]));
   const given = row.seed === null && span ? span : there.length === 1 && spans.length ? spans[there[0]] : null;
-  if (given) return { value: made.value, low: given[0], high: given[1], kind: given[2], seeds: there.length };
-  return { ...made, kind: made.low === null ? "" : SEEDS_KIND, seeds: there.length };
+  const told = { seeds: there.length, verdicts: row.seeds.map((s) => verdicts[s]).filter(Boolean), rank: row.seed === null ? rank : null };
+  if (given) return { value: made.value, low: given[0], high: given[1], kind: data.kinds[given[2]], ...told };
+  return { ...made, kind: made.low === null ? "" : SEEDS_KIND, ...told };
 }
 
 // Mean over measures, per seed; null where one of them is missing.
@@ -74,14 +75,17 @@ function paired(row, control, measures) {
 
 // What was tested where the runs were compared, if it was; else by seeds, here.
 function difference(row, control, m) {
-  const tested = data.differences.of[m];
+  const tested = data.differences[m];
   if (tested && row.seed === null && row.arm !== control.arm) {
     const [there, back] = [tested[`${row.arm},${control.arm}`], tested[`${control.arm},${row.arm}`]];
     const [sign, found] = there ? [1, there] : [-1, back];
     if (found) {
-      const [value, low, high, p, holm, kind] = found;
-      const ends = low === null ? [null, null] : [sign * low, sign * high].sort((a, b) => a - b);
-      return { value: sign * value, low: ends[0], high: ends[1], p, holm, kind: data.differences.kinds[kind] };
+      const [value, low, high, p, holm, kind, samples, both, wins, losses, detectable] = found;
+      const turned = (ends) => (ends ? ends.map((v) => sign * v).sort((a, b) => a - b) : null);
+      const ends = low === null ? [null, null] : turned([low, high]);
+      const [mine, theirs] = sign > 0 ? [wins, losses] : [losses, wins];
+      return { value: sign * value, low: ends[0], high: ends[1], p, holm, kind: data.kinds[kind],
+        samples: turned(samples), both: turned(both), wins: mine, losses: theirs, detectable };
     }
   }
   return paired(row, control, [m]);
@@ -119,6 +123,8 @@ function factColumn(fact, i) {
   };
 }
 
+const sameOverall = (measures) => data.overall !== null && data.overall.measures.length === measures.length && data.overall.measures.every((m, i) => m === measures[i]);
+
 // The columns that depend on the choice; ranks are among all rows shown.
 function chosenColumns(shown) {
   const measures = chosen();
@@ -135,14 +141,21 @@ function chosenColumns(shown) {
     const there = values.filter((v) => place.has(row) && v[place.get(row)] !== null).length;
     return { value: Number.isNaN(value) ? null : value, low: null, high: null, there, needed: measures.length, kind: "" };
   };
+  // the interval that was worked out where the runs were compared, if it is of this very number
+  const meanRank = (row) => {
+    const found = told(rankTable)(row);
+    const known = row.seed === null && sameOverall(measures) ? data.overall.ranks[row.arm] : null;
+    if (!known || found.value === null || Math.abs(known[0] - found.value) > 1e-3) return found;
+    return { ...found, low: known[1], high: known[2], kind: known[1] === null ? "" : "bootstrap, other tasks of this kind" };
+  };
   const left = measures.length - counted.length;
   const tasks = `${counted.length} chosen ${counted.length === 1 ? "measure" : "measures"}${left ? `, ${left} left out: other units` : ""}`;
   return [
     { key: "mean", label: "mean", group: "Chosen", unit: "percent", higher: true, chance: null, tasks,
       of: (row) => meanScore(row, counted), versus: (row, control) => paired(row, control, counted) },
     { key: "rank", label: "mean rank", group: "Chosen", unit: "rank", higher: false, chance: null, tasks: `${measures.length} chosen`,
-      of: told(rankTable), versus: () => null },
-    { key: "win", label: "win rate", group: "Chosen", unit: "percent", higher: true, chance: 0.5, tasks: `${measures.length} chosen`,
+      of: meanRank, versus: () => null },
+    { key: "win", label: "win rate", group: "Chosen", unit: "percent", higher: true, chance: null, tasks: `${measures.length} chosen`,
       of: told(winTable), versus: () => null },
   ];
 }

@@ -33,6 +33,15 @@ function said(text) {
   return box;
 }
 
+// The same, where it may go on in the next line after _ and /.
+function broken(text) {
+  const box = said(text);
+  for (const node of [...box.childNodes].filter((n) => n.nodeType === Node.TEXT_NODE)) {
+    node.replaceWith(...node.data.split(/(?<=[_/])/).flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part])));
+  }
+  return box;
+}
+
 // A wide thing that scrolls inside its own box, by keyboard too.
 const scrolling = (label, ...children) =>
   el("div", { class: "box", role: "region", "aria-label": label, tabindex: 0 }, ...children);

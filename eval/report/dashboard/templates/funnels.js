@@ -14,9 +14,22 @@ function makeFunnels(section) {
     })))));
 }
 
+// One line per protocol, all its metrics in it: what one column needs equal, its neighbours mostly share.
 function makeMeasures(section) {
-  section.append(el("p", { class: "lede" }, "Numbers are in one column only if all of this is equal."), scrolling("Protocols", el("table", { class: "protocols" },
-    el("thead", {}, el("tr", {}, ["measure", "suite", "metric", "samples", "chance", "protocol", "version", "text", "set"].map((t, i) => el("th", { scope: "col", class: i === 3 || i === 4 ? "n" : null }, t)))),
-    el("tbody", {}, data.measures.map((x) => el("tr", {}, el("th", { scope: "row" }, said(x.label)), el("td", {}, said(x.suite)), el("td", { class: "code" }, said(x.metric)), el("td", { class: "n" }, count(x.n)), el("td", { class: "n" }, reading(x.chance, x.unit)),
-      el("td", { class: "in-words" }, said(x.protocol)), el("td", {}, said(x.version)), el("td", { class: "code", title: x.text_hash }, said(x.text_hash.slice(0, 10))), el("td", { class: "code", title: x.digest }, said(x.digest.slice(0, 10)))))))));
+  const protocols = new Map();
+  for (const x of data.measures) {
+    const key = JSON.stringify([x.dataset, x.suite, x.split, x.protocol, x.version, x.text_hash, x.digest]);
+    if (!protocols.has(key)) protocols.set(key, []);
+    protocols.get(key).push(x);
+  }
+  const short = (text) => el("td", { class: "code", title: text || null }, text ? said(text.slice(0, 10)) : NONE);
+  const metric = (x) => el("li", { title: x.label }, x.main ? el("b", {}, broken(x.metric)) : broken(x.metric), x.chance === null ? null : el("small", {}, ` chance ${reading(x.chance, x.unit)}`));
+  section.append(el("p", { class: "lede" }, "Numbers are in one column only if all of this is equal. Main metrics are bold."), scrolling("Protocols", el("table", { class: "protocols" },
+    el("thead", {}, el("tr", {}, ["set", "suite", "metrics", "samples", "protocol", "templates", "version", "text", "set's digest"].map((t) => el("th", { scope: "col", class: t === "samples" ? "n" : null }, t)))),
+    el("tbody", {}, [...protocols.values()].map((those) => {
+      const [x] = [those.find((y) => y.main) ?? those[0]];
+      return el("tr", {}, el("th", { scope: "row" }, broken(x.dataset || x.label), x.split ? el("small", {}, said(x.split)) : null), el("td", {}, broken(x.suite)),
+        el("td", { class: "code metrics" }, el("ul", {}, those.map(metric))), el("td", { class: "n" }, count(x.n)), el("td", { class: "in-words" }, said(x.protocol)),
+        el("td", { class: "in-words" }, x.templates.length ? el("ul", {}, x.templates.map((t) => el("li", {}, said(t)))) : NONE), el("td", {}, said(x.version)), short(x.text_hash), short(x.digest));
+    })))));
 }

@@ -2,7 +2,7 @@
 function makeGroups(section) {
   const tools = el("div", { class: "picks" });
   const box = scrolling("Measure by group");
-  section.append(el("p", { class: "lede" }, "Groups of A from its worst to its best. A group of few samples has a wide interval: the worst of many small groups is partly chance."), tools, box);
+  section.append(el("p", { class: "lede" }, "Groups of A from its worst to its best. A group of few samples has a wide interval: the worst of many small groups is partly chance. Where chance differs, as between languages with other classes, groups cannot be set against each other, only arms within a group."), tools, box);
   const key = (g) => `${data.measures[g.m].name}\n${g.field}`;
   whenChanged(["groups", "a", "b", "control"], () => {
     const g = tablesBy(data.groups, (t) => key(t) === state.groups);
@@ -24,10 +24,10 @@ function makeGroups(section) {
       return el("td", { class: "n" }, reading(value, unit), el("small", {}, interval(from, to, unit)));
     };
     box.replaceChildren(el("table", { class: "by-group" },
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, said(g.field)), el("th", { scope: "col", class: "n" }, "samples"),
+      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, said(g.field)), el("th", { scope: "col", class: "n" }, "samples"), g.chance.length ? el("th", { scope: "col", class: "n" }, "chance") : null,
         el("th", { scope: "col", class: "wide" }, el("span", { class: "sr" }, "drawn")),
         (a === b ? [a] : [a, b]).map((arm, k) => el("th", { scope: "col", class: "n" }, dot(arm), `${"AB"[k]} `, said(data.arms[arm].name))))),
-      el("tbody", {}, order.map((i, k) => el("tr", { class: k ? null : "worst" }, el("th", { scope: "row" }, said(g.groups[i]), k ? null : el("small", {}, "worst of A")), el("td", { class: "n" }, count(g.n[i])),
+      el("tbody", {}, order.map((i, k) => el("tr", { class: k ? null : "worst" }, el("th", { scope: "row" }, said(g.groups[i]), k ? null : el("small", {}, "worst of A")), el("td", { class: "n" }, count(g.n[i])), g.chance.length ? el("td", { class: "n faint" }, reading(g.chance[i], unit)) : null,
         el("td", { class: "wide" }, svg("svg", { class: "pairdots", "aria-hidden": "true" }, drawn(a, i, 11), a === b ? [] : drawn(b, i, 25))),
         cell(a, i), a === b ? null : cell(b, i))))));
   });

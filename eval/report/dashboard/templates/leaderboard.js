@@ -1,4 +1,6 @@
 // The leaderboard: rows are arms or single models, columns the chosen measures, their mean, mean rank and win rate.
+const MOST_OF_LABEL = 64; // characters of a heading; what is pointed at shows it whole
+const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 let board = { columns: [], rows: [], control: null };
 
 function boardColumns(shown) {
@@ -19,13 +21,17 @@ function sortedRows(columns, shown) {
   return [keyed.map(([, row]) => row), column];
 }
 
-// Shade by place between the worst and the best of the column: a blue that also reads in grey.
+// Shade by place between the worst and the best of the column: a blue that also reads in grey. Where intervals are wide
+// beside what lies between worst and best, all is pale: a strong colour would claim what the numbers do not.
 function shades(column, shown) {
-  const values = shown.map((row) => column.of(row)?.value ?? null).filter((v) => v !== null);
+  const cells = shown.map((row) => column.of(row)).filter((c) => c && c.value !== null);
+  const values = cells.map((c) => c.value);
   const [low, high] = [Math.min(...values), Math.max(...values)];
+  const widths = cells.filter((c) => c.low !== null).map((c) => (c.high - c.low) / 2);
+  const strength = widths.length ? (high - low) / (high - low + mean(widths)) : 1;
   return (value) => {
     if (value === null || high === low) return "";
-    const part = (value - low) / (high - low);
+    const part = (strength * (value - low)) / (high - low) + (column.higher ? 0 : 1 - strength);
     return `q${Math.round(10 * (column.higher ? part : 1 - part))}`;
   };
 }
@@ -44,7 +50,7 @@ function cellOf(column, row, shade, best) {
       sign(apart, column), change(apart.value, column.unit), el("small", {}, changes(apart.low, apart.high, column.unit) || "no interval"));
   }
   const near = nearChance(column, cell);
-  return el("td", { ...attributes, class: `n ${shade(cell.value)}${best === cell.value ? " best" : ""}${near ? " near" : ""}` },
+  return el("td", { ...attributes, class: `n ${near ? "near" : shade(cell.value)}${best === cell.value && !near ? " best" : ""}` },
     sign(apart, column), el("span", {}, reading(cell.value, column.unit)), el("small", {}, interval(cell.low, cell.high, column.unit)));
 }
 
@@ -59,7 +65,7 @@ function headOf(column) {
   const sorted = state.sort === column.key;
   const order = sorted ? state.order || (column.higher ? "descending" : "ascending") : null;
   return el("th", { scope: "col", class: "n", "aria-sort": order, "data-column": column.key },
-    el("button", { type: "button", class: "sort", tabindex: -1, click: () => sortBy(column) }, said(column.label)));
+    el("button", { type: "button", class: "sort", tabindex: -1, click: () => sortBy(column) }, broken(cut(column.label, MOST_OF_LABEL))));
 }
 
 function sortBy(column) {
@@ -92,7 +98,7 @@ function drawBoard(box) {
   const ranked = by ?? columns[0];
   const place = places(ranked, byBest(ranked, shown));
   board = { ...board, columns, rows: sorted, controls };
-  const looks = columns.map((c) => [shades(c, shown), bestOf(c, shown)]);
+  const looks = columns.map((c) => [c.key === "win" ? () => "" : shades(c, shown), bestOf(c, shown)]);
   const body = sorted.map((row) => {
     board.control = controls.get(row);
     const at = place.get(row);
@@ -105,7 +111,7 @@ function drawBoard(box) {
     columns.map((c) => el("td", { class: "n" }, c.chance === null || c.chance === undefined ? "" : reading(c.chance, c.unit))));
   const table = el("table", { class: "leaders", "aria-label": "Leaderboard" },
     el("thead", {}, groupRow(columns), el("tr", {},
-      el("th", { scope: "col", class: "n place" }, "place"),
+      el("th", { scope: "col", class: "n place" }, el("span", { class: "sr" }, "place"), el("span", { "aria-hidden": "true" }, "#")),
       el("th", { scope: "col", "aria-sort": state.sort === "arm" ? "ascending" : null }, el("button", { type: "button", class: "sort", tabindex: -1, click: () => choose({ sort: "arm", order: "" }) }, state.rows === "seeds" ? "model" : "arm")),
       columns.map(headOf))),
     el("tbody", {}, body),
@@ -146,6 +152,9 @@ function walk(event, box) {
   target.focus();
 }
 
+const howSteady = ([tau, low]) =>
+  `How steady the order by mean is: with tasks of this kind drawn again, Kendall's τ to it is ${minus(tau.toFixed(2))} on average (1 = the same order)${low < 1 ? `, and ${minus(low.toFixed(2))} or less in one draw of twenty` : ""}.`;
+
 function makeLeaderboard(section) {
   section.append(el("p", { class: "lede" },
     "Each number is the mean over seeds with its 95 % interval. ▲ and ▼ mark a difference to the control whose interval excludes 0; nothing is marked where it does not. ",
@@ -153,8 +162,10 @@ function makeLeaderboard(section) {
   makeChooser(section);
   const tools = el("div", { class: "picks" });
   const box = el("div", { class: "box tall", role: "region", "aria-label": "Leaderboard, scrolls", keydown: (e) => walk(e, box) });
+  const steady = el("p", { class: "fine" });
   const text = tableTools(() => board);
-  section.append(tools, box, text);
+  section.append(tools, box, steady, text);
+  whenChanged(["tasks"], () => (steady.textContent = data.arms.length > 2 && data.overall?.tau && sameOverall(chosen()) ? howSteady(data.overall.tau) : ""));
   tellsWhere(box, "td[data-column], th[data-column]", (cell) => {
     const column = board.columns.find((c) => c.key === cell.dataset.column);
     const row = cell.tagName === "TD" ? board.rows[cell.parentNode.sectionRowIndex] : null;

@@ -25,10 +25,14 @@ function makeRetrieval(section) {
       ...armPicks(arms, two, "retrieval"),
       el("span", { class: "tools" }, button("← before", () => turn(-1)), el("span", { class: "faint" }, `query ${at + 1} of ${queries.length}`), button("next →", () => turn(1))));
     place.replaceChildren(
-      el("div", { class: "query" }, el("h3", {}, "Query"), query.picture === null ? null : picture(query.picture, `query ${query.key}`), query.text ? el("p", { class: "asked" }, said(query.text)) : null, el("p", { class: "fine" }, said(query.key))),
+      el("div", { class: "query" }, el("h3", {}, "Query"), query.picture === null ? null : picture(query.picture, `query ${query.key}`), query.text ? el("p", { class: "asked" }, said(query.text)) : null, el("p", { class: "fine" }, said(query.key)), belonging(query)),
       ...[...new Set([two.a, two.b])].map((arm, k) => retrievedBy(query, arm, "AB"[k])));
   });
 }
+
+// What should have been found, for a query whose answer nobody found.
+const belonging = (query) => (query.answers.length ? el("div", { class: "belongs" }, el("h4", {}, "Belongs to it"),
+  el("ul", {}, query.answers.map(([, text, shown]) => el("li", {}, shown === null ? null : picture(shown, "belongs to the query"), text ? el("span", {}, said(text)) : null)))) : null);
 
 function retrievedBy(query, arm, letter) {
   const hits = query.hits[arm];

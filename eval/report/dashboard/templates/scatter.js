@@ -42,7 +42,10 @@ function makeScatter(section) {
   const numbers = el("details", { class: "numbers" });
   section.append(el("p", { class: "lede" }, "Each point is an arm; bars are 95 % intervals in both directions. Go from point to point with the arrow keys."),
     tools, el("div", { class: "card" }, place, remark, numbers));
-  const fallback = () => (data.facts.length ? `fact:${data.facts[0].name}` : data.measures.length ? `m:${data.measures[0].name}` : "mean");
+  // what all arms share, such as samples seen at equal training, tells nothing across
+  const varies = (_, i) => new Set(data.arms.map((a) => a.facts[i]).filter((v) => v !== null)).size > 1;
+  const first = data.facts.find(varies);
+  const fallback = () => (first ? `fact:${first.name}` : data.measures.length ? `m:${data.measures[0].name}` : "mean");
   const draw = () => {
     const columns = axisColumns();
     const find = (key, other) => (columns.find(([c]) => c.key === key) ?? columns.find(([c]) => c.key === other) ?? columns[0]);
