@@ -1,19 +1,25 @@
 """Evaluation side by side with clip-benchmark 1.6.2: the same checkpoint, sets and numbers.
 
-    python benchmarks/eval.py [--json] [--quick] [--model ViT-B-32] [--mix default datacomp]
+    python benchmarks/eval.py [--json] [--quick] [--model ViT-B-32] [--mix reported english datacomp]
 
 Both sides are whole commands, from the start of a process to its exit, one after the other in turns, and read the same
-files: one checkpoint (`eval_weights.py`) and the sets of a
-mix (`eval_sets.py`), in the layout that clip-benchmark's own export writes. fp32, no autocast, CPU, `--threads` torch
-threads on both sides. ``cpu_ratio`` and ``wall_ratio`` are ours / its, medians over rounds, CPU of the whole process
-tree. ``max_metric_diff`` is the largest difference over all metrics that both have: acc1, acc5, mean_per_class_recall,
-mAP, image and text recall@1, 5, 10.
+files: one checkpoint (`eval_weights.py`) and the sets of a mix (`eval_sets.py`), in the layout that clip-benchmark's
+own export writes. fp32, no autocast, CPU, `--threads` torch threads on both sides. ``cpu_ratio`` and ``wall_ratio`` are
+ours / its, medians over rounds, CPU of the whole process tree. ``max_metric_diff`` is the largest difference over all
+metrics that both have: acc1, acc5, mean_per_class_recall, mAP, image and text recall@1, 5, 10.
 
-How much is gained depends on how many texts there are per picture: a picture costs both sides the same forward, while
-a prompt is cut to its length here and encoded once however many sets share it. So two mixes are measured: ``default``
-(3.8 texts per picture: the sets that one runs on a CPU) and ``datacomp`` (0.46, all 40 tasks of DataComp); and
-``by_ratio`` tells from the measured costs what any ratio gives. Sets are scaled down by ``factor``, which makes
-start-up weigh more than it does in the world: ``full_size`` is the ratio with all but start and exit multiplied by it.
+**What is measured.** The mix ``reported`` (21 sets) is what clip-benchmark's page on its own results tells to run, but
+for large English sets: multilingual ImageNet (4 languages), multilingual MS-COCO (8 languages) and nine English sets of
+at most 10,000 pictures, four of them retrieval. ``english`` is those nine alone, ``datacomp`` all tasks of DataComp.
+
+**Where 5x holds, and where it cannot.** A picture costs both sides the same matrix products. What is gained is:
+pictures that sets share are embedded once (languages, relabelled sets), prompts are cut to their length and encoded
+once however many sets share them (6 to 10 times cheaper each), and the model is loaded once. So 5x holds where sets
+share pictures, or where there are about five short texts and more per picture; it cannot hold, with any code and these
+numbers, where every picture is new and pictures outnumber texts (``datacomp``). The by-mix and ``by_ratio`` tables tell
+what to expect of other mixes. Sets are scaled down by ``factor``, which makes start-up weigh more than it does in the
+world, and clip-benchmark pays it for every set: ``full_size`` is what the measured costs per picture and text give
+for the real numbers of pictures and texts, with start-up counted once a command (here) and once a set (there).
 
 The model is ViT-B-32, which DataComp trains at its small and medium scales and the largest that one evaluates on CPUs;
 ``--model ViT-S-32`` is the smallest of open_clip's plain ones.
@@ -22,11 +28,12 @@ clip-benchmark's faults, and what is done about them without touching its number
 
 * its accuracy fails with numpy >= 2.4, so its environment has numpy 2.3.5;
 * with more loader processes than shards (its default is 4, and every set here is one shard, as all are up to 10,000
-  pictures) webdataset finds no samples: it runs with 0 and with 1 in the first round, and the faster is kept;
+  pictures) webdataset finds no samples: it runs with 0 and with 1 over few pictures of ``english``, and the faster is kept;
 * autocast is on by default and on a CPU eleven times slower: ``--no_amp`` (ours has none);
 * recall@k fails where there are fewer than k pictures: no set is that small;
 * acc5 is a bare NaN below 5 classes, where ours is null: no set has so few;
-* whether a set is retrieval it tells by names only, so those sets have the names that it knows;
+* whether a set is retrieval it tells by names only, and a WebDataset has no language: it is asked once for sets with
+  classes and once for retrieval, and each language is a set of its own;
 * ``--quiet``, which spares it scikit-learn's classification report.
 
 ``parts`` says where the time goes; ``floor`` is what the same model needs for the same pictures at the least: decoding
@@ -51,6 +58,7 @@ import eval_compare
 import eval_sets
 import eval_weights
 import peers
+from eval_costs import PARTS, Run, by_ratio, costs, medians, projected
 
 HERE = Path(__file__).parent
 REQUIREMENTS = (
@@ -62,14 +70,10 @@ REQUIREMENTS = (
     "pycocoevalcap==1.2",
     "pycocotools==2.0.10",
 )
-FACTORS = {"default": 100.0, "datacomp": 500.0}
-QUICK = {"default": 400.0, "datacomp": 4000.0}
+FACTORS = {"reported": 250.0, "english": 400.0, "datacomp": 4000.0}
+QUICK = {"reported": 800.0, "english": 800.0, "datacomp": 8000.0}
 BATCH = 64  # clip-benchmark's default
 SIDES = ("clip_benchmark", "ours")
-PARTS = ("start", "images", "texts", "metrics", "rest", "exit")
-ONCE = ("start", "exit")  # what does not grow with the sets
-
-Run = dict[str, Any]
 
 
 def clip_benchmark_python() -> Path:
@@ -80,6 +84,11 @@ def clip_benchmark_python() -> Path:
     site = python.parent.parent / "lib" / version / "site-packages"
     (site / "here.pth").write_text("\n".join(dict.fromkeys((paths["purelib"], paths["platlib"]))) + "\n")
     return python
+
+
+def class_name_lists() -> Path:
+    """Folder of clip-benchmark's files of ImageNet's class names and templates in other languages."""
+    return next(clip_benchmark_python().parent.parent.glob("lib/*/site-packages/clip_benchmark/datasets"))
 
 
 def measured(side: str, options: dict[str, Any], folder: Path) -> Run:
@@ -110,116 +119,82 @@ def measured(side: str, options: dict[str, Any], folder: Path) -> Run:
     }
 
 
-def medians(runs: list[Run]) -> dict[str, Any]:
-    """Of CPU and wall seconds in all and by part; loader processes count as pictures."""
+class Sets:
+    """A mix as it is written, for both sides to run over.
 
-    def part(run: Run, name: str, clock: int) -> float:
-        seconds = run["parts"].get(name, [0.0, 0.0])[clock]
-        return seconds + (run["children_cpu"] if name == "images" and clock == 0 else 0.0)
+    Attributes:
+        told: numbers of pictures and texts (`eval_sets.proportions`).
+        names: of its sets.
+    """
 
-    def middle(values: list[float]) -> float:
-        return round(statistics.median(values), 3)
+    def __init__(self, mix: str, factor: float, options: argparse.Namespace, folder: Path) -> None:
+        root = eval_sets.written(mix, factor, class_name_lists())
+        sets = eval_sets.scaled(mix, factor)
+        self.told = eval_sets.proportions(mix, factor)
+        self.names = [one.real.name for one in sets]
+        self._folder = folder / f"{mix}-{factor:g}"
+        self._folder.mkdir()
+        self._asked = {
+            "model": options.model,
+            "weights": str(eval_weights.weights(options.model, peers.cache())),
+            "root": str(root),
+            "sets": self.names,
+            "kinds": sorted({one.real.kind for one in sets}),
+            "retrieval": [one.real.name for one in sets if one.real.kind == "retrieval"],
+            "threads": options.threads,
+            "batch": BATCH,
+        }
+        here = self.told["written"]
+        words = f"{here['pictures']} pictures ({here['distinct_pictures']} distinct), {here['texts']} texts"
+        said = f"{mix} / {factor:g}: {words} in {len(sets)} sets; {options.model}, {options.threads} threads"
+        print(said, file=sys.stderr, flush=True)
 
-    return {
-        "cpu_s": middle([r["cpu_s"] for r in runs]),
-        "wall_s": middle([r["wall_s"] for r in runs]),
-        "peak_bytes": max(r["peak_bytes"] for r in runs),
-        "parts": {
-            name: {
-                "cpu_s": middle([part(r, name, 0) for r in runs]),
-                "wall_s": middle([part(r, name, 1) for r in runs]),
-            }
-            for name in PARTS
-        },
-    }
-
-
-def costs(side: dict[str, Any], told: dict[str, Any]) -> dict[str, float]:
-    """CPU seconds per thousand pictures and per thousand texts, and of what there is once."""
-    parts = {name: values["cpu_s"] for name, values in side["parts"].items()}
-    return {
-        "once_s": sum(parts[name] for name in ONCE),
-        "per_1000_pictures_s": parts["images"] / told["pictures"] * 1e3,
-        "per_1000_texts_s": parts["texts"] / told["texts"] * 1e3,
-        "other_s": parts["metrics"] + parts["rest"],
-    }
-
-
-def by_ratio(found: dict[str, dict[str, float]]) -> dict[str, float]:
-    """CPU ratio ours / its for other mixes, from the costs per picture and per text alone (start-up left out)."""
-
-    def ratio(texts: float) -> float:
-        total = {s: c["per_1000_pictures_s"] + texts * c["per_1000_texts_s"] for s, c in found.items()}
-        return round(total["ours"] / total["clip_benchmark"], 3)
-
-    return {f"{texts:g} texts per picture": ratio(texts) for texts in (0.1, 0.46, 1, 1.6, 2, 4, 5, 8)}
-
-
-def one_mix(mix: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Both sides over one mix, round after round; which goes first changes."""
-    factor = options.factor or (QUICK if options.quick else FACTORS)[mix]
-    root = eval_sets.written(mix, factor)
-    told = eval_sets.proportions(mix, factor)
-    sets = eval_sets.scaled(mix, factor)
-    names = [one.real.name for one in sets]
-    asked = {
-        "model": options.model,
-        "weights": str(eval_weights.weights(options.model, peers.cache())),
-        "root": str(root),
-        "sets": names,
-        "kinds": sorted({one.real.kind for one in sets}),
-        "threads": options.threads,
-        "batch": BATCH,
-        "workers": 1,
-    }
-    words = f"{told['written']['pictures']} pictures, {told['written']['texts']} texts in {len(sets)} sets"
-    print(f"{mix} / {factor:g}: {words}; {options.model}, {options.threads} threads", file=sys.stderr, flush=True)
-
-    def run(side: str, what: str, **extra: Any) -> Run:
-        found = measured(side, {**asked, **extra}, folder / f"{mix}-{side}-{what}")
+    def run(self, side: str, what: str, workers: int) -> Run:
+        """One side, once."""
+        found = measured(side, {**self._asked, "workers": workers}, self._folder / f"{side}-{what}")
         seconds = f"{found['cpu_s']:8.1f} s of CPU {found['wall_s']:8.1f} s  load {found['load_before']:.1f}"
         print(f"  {what:10} {side:15} {seconds}", file=sys.stderr, flush=True)
         return found
 
-    trials = {}
-    if not options.quick:
-        trials = {str(n): run("clip_benchmark", f"workers-{n}", workers=n)["wall_s"] for n in (0, 1)}
-        asked["workers"] = int(min(trials, key=lambda n: trials[n]))
+
+def faster_workers(sets: Sets) -> dict[str, float]:
+    """Wall seconds of clip-benchmark by its number of loader processes."""
+    return {str(n): sets.run("clip_benchmark", f"workers-{n}", n)["wall_s"] for n in (0, 1)}
+
+
+def one_mix(sets: Sets, rounds: int, workers: int) -> dict[str, Any]:
+    """Both sides over one mix, round after round; which goes first changes."""
     runs: dict[str, list[Run]] = {side: [] for side in SIDES}
-    for number in range(options.rounds):
+    for number in range(rounds):
         for side in SIDES if number % 2 else SIDES[::-1]:
-            runs[side].append(run(side, f"round-{number}"))
-    theirs = eval_compare.their_metrics(Path(runs["clip_benchmark"][0]["out"]), names)
-    ours = eval_compare.our_metrics(Path(runs["ours"][0]["out"]), names)
+            runs[side].append(sets.run(side, f"round-{number}", workers))
+    theirs = eval_compare.their_metrics(Path(runs["clip_benchmark"][0]["out"]), sets.names)
+    ours = eval_compare.our_metrics(Path(runs["ours"][0]["out"]), sets.names)
     gap, by_metric = eval_compare.difference(ours, theirs)
     sides = {side: medians(found) for side, found in runs.items()}
-    cost = {side: costs(found, told["written"]) for side, found in sides.items()}
-    least = run("floor", "floor")
+    cost = {
+        clock: {side: costs(side, found, sets.told["written"], clock) for side, found in sides.items()}
+        for clock in ("cpu_s", "wall_s")
+    }
+    least = sets.run("floor", "floor", 0)
 
     def ratio(name: str) -> float:
         pairs = zip(runs["ours"], runs["clip_benchmark"], strict=True)
         return statistics.median(a[name] / b[name] for a, b in pairs)
 
-    def full_size(clock: str) -> float:
-        total = {}
-        for side, found in sides.items():
-            once = sum(found["parts"][name][clock] for name in ONCE)
-            total[side] = once + factor * (found[clock] - once)
-        return total["ours"] / total["clip_benchmark"]
-
     return {
-        "proportions": told,
+        "proportions": sets.told,
         "cpu_ratio": ratio("cpu_s"),
         "wall_ratio": ratio("wall_s"),
         "max_metric_diff": gap,
         "metric_diff": by_metric,
         "metrics_compared": len(theirs),
-        "full_size": {"cpu_ratio": full_size("cpu_s"), "wall_ratio": full_size("wall_s")},
+        "full_size": {f"{c[:-2]}_ratio": projected(cost[c], sets.told["real"]) for c in cost},
         "sides": sides,
         "costs": cost,
-        "by_ratio": by_ratio(cost),
+        "by_ratio": by_ratio(cost["cpu_s"]),
+        "by_mix": {mix: projected(cost["cpu_s"], eval_sets.proportions(mix, 1)["real"]) for mix in eval_sets.MIXES},
         "floor": {name: least["parts"].get(name, [0.0])[0] for name in ("decode", "forward")},
-        "peer_workers": {"used": asked["workers"], "wall_s": trials},
         "runs": {
             s: [{k: r[k] for k in ("cpu_s", "wall_s", "load_before")} for r in found] for s, found in runs.items()
         },
@@ -228,12 +203,12 @@ def one_mix(mix: str, options: argparse.Namespace, folder: Path) -> dict[str, An
 
 def show(mix: str, found: dict[str, Any]) -> None:
     """Tables for people."""
-    real, written = found["proportions"]["real"], found["proportions"]["written"]
-    print(
-        f"\n{mix}: {real['pictures']} pictures and {real['texts']} texts / {found['proportions']['factor']:g}", end=""
-    )
-    print(f" = {written['pictures']} and {written['texts']} ({written['texts_per_picture']} texts per picture)")
-    print(f"{'CPU s':12}{'clip-benchmark':>16}{'ours':>10}{'ratio':>8}")
+    factor = found["proportions"]["factor"]
+    for name, by in (("real", 1), ("written", factor)):
+        told = found["proportions"][name]
+        print(f"\n{mix} / {by:g}: {told['pictures']} pictures, {told['distinct_pictures']} of them distinct; ", end="")
+        print(f"{told['texts']} texts, {told['distinct_texts']} of them distinct", end="")
+    print(f"\n{'CPU s':12}{'clip-benchmark':>16}{'ours':>10}{'ratio':>8}")
     theirs, ours = (found["sides"][side] for side in SIDES)
     for name in PARTS:
         a, b = ours["parts"][name]["cpu_s"], theirs["parts"][name]["cpu_s"]
@@ -242,30 +217,41 @@ def show(mix: str, found: dict[str, Any]) -> None:
     print(f"{'wall':12}{theirs['wall_s']:16.2f}{ours['wall_s']:10.2f}{found['wall_ratio']:8.3f}")
     print(f"floor: decoding {found['floor']['decode']:.2f} s, image tower {found['floor']['forward']:.2f} s")
     full = found["full_size"]
-    print(f"at full size: CPU {full['cpu_ratio']:.3f}, wall {full['wall_ratio']:.3f}; by ratio: {found['by_ratio']}")
+    print(f"at full size: CPU {full['cpu_ratio']:.3f}, wall {full['wall_ratio']:.3f}")
+    print(f"from these costs, other mixes at full size: {found['by_mix']}")
+    print(f"from these costs, nothing shared: {found['by_ratio']}")
     print(f"largest difference of {found['metrics_compared']} metrics: {found['max_metric_diff']:.1e}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    parser.add_argument("--quick", action="store_true", help="fewer pictures, one round")
-    parser.add_argument("--mix", nargs="+", choices=sorted(eval_sets.MIXES), default=["default", "datacomp"])
+    parser.add_argument("--quick", action="store_true", help="fewer pictures, one round, the first mix alone")
+    parser.add_argument("--mix", nargs="+", choices=list(eval_sets.MIXES), help="default: all; quick: the first")
     parser.add_argument("--model", default="ViT-B-32", help="an open_clip model")
-    parser.add_argument("--rounds", type=int, help="of turns; default 3, quick 1")
+    parser.add_argument("--rounds", type=int, help="of turns over the first mix, others have one; default 2, quick 1")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="torch threads of both sides")
     parser.add_argument("--factor", type=float, help="that pictures, classes and prompts are divided by")
     options = parser.parse_args()
-    options.rounds = options.rounds or (1 if options.quick else 3)
-    result: dict[str, Any] = {"model": options.model, "threads": options.threads, "mixes": {}}
+    mixes = options.mix or list(eval_sets.MIXES)[: 1 if options.quick else None]
+    rounds = options.rounds or (1 if options.quick else 2)
+    result: dict[str, Any] = {"model": options.model, "threads": options.threads, "workers": 1, "mixes": {}}
     with tempfile.TemporaryDirectory() as temporary:
-        for mix in options.mix:
-            found = result["mixes"][mix] = one_mix(mix, options, Path(temporary))
+        folder = Path(temporary)
+        if not options.quick:
+            (folder / "trials").mkdir()
+            trials = faster_workers(Sets("english", QUICK["english"], options, folder / "trials"))
+            result["workers"], result["wall_s_by_workers"] = int(min(trials, key=lambda n: trials[n])), trials
+        for number, mix in enumerate(mixes):
+            factor = options.factor or (QUICK if options.quick else FACTORS)[mix]
+            sets = Sets(mix, factor, options, folder)
+            found = one_mix(sets, 1 if number else rounds, result["workers"])
+            result["mixes"][mix] = found
             show(mix, found)
-    first = result["mixes"][options.mix[0]]
+    first = result["mixes"][mixes[0]]
     result.update({name: first[name] for name in ("cpu_ratio", "wall_ratio")})
     result["max_metric_diff"] = max(found["max_metric_diff"] for found in result["mixes"].values())
-    print(f"cpu_ratio {result['cpu_ratio']:.3f}, wall_ratio {result['wall_ratio']:.3f}", end="")
+    print(f"\ncpu_ratio {result['cpu_ratio']:.3f}, wall_ratio {result['wall_ratio']:.3f}", end="")
     print(f", max_metric_diff {result['max_metric_diff']:.1e}")
     if options.json:
         print(json.dumps(result))

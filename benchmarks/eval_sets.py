@@ -2,19 +2,26 @@
 
 A mix is a list of real sets with their real numbers of pictures, classes and prompts; `written` divides all three by
 one factor. What a model's cost depends on is kept: the ratio of pictures to prompts, sets that share class names and
-templates (ImageNet's family), five captions per picture, the pictures' sizes and file formats. Where a factor would
-leave too little, a floor holds (`MIN_CLASSES` classes, `MIN_PICTURES` pictures, so that recall@10 means something) and
-the number of templates gives way, so that prompts stay in proportion. `proportions` says what came of it.
+templates (ImageNet's family) or pictures (languages), captions per picture, the pictures' sizes and file formats. Where
+a factor would leave too little, a floor holds (`MIN_CLASSES` classes, `MIN_PICTURES` pictures, so that recall@10 means
+something) and the number of templates gives way, so that prompts stay in proportion: `proportions` tells.
 
 Pictures are crops of scikit-learn's photographs and of synthetic ones (`photographs.py`), each a different one, so that
-nothing is gained by remembering pictures. ``web`` is 500 pixels long as lossless WebP (CLIP_benchmark's own export),
-``jpeg`` 640 pixels as JPEG, ``large`` 1600 pixels as JPEG, ``small`` 32 to 96 pixels as lossless WebP.
+nothing is gained by remembering pictures but where the real sets share them. ``web`` is 500 pixels long as lossless
+WebP (CLIP_benchmark's own export), ``jpeg`` 640 pixels as JPEG, ``large`` 1600 pixels as JPEG, ``small`` 32 to 96
+pixels as lossless WebP.
 
 Mixes:
 
-``default``   what is run on a CPU: sets of at most 10,000 pictures, of which nearly all prompts are ImageNet's 80
-              templates and captions. 1 picture : 3.8 texts.
-``datacomp``  all 40 tasks of DataComp, most lumped together: 732,000 pictures, 310,000 prompts, 30,000 captions.
+``reported``  what clip-benchmark's own page on its results tells to run, but for large English sets: its multilingual
+              ImageNet benchmark (the 50,000 validation pictures in four languages), its multilingual MS-COCO benchmark
+              (1,000 pictures in eight), and the sets of ``english``.
+``english``   sets of at most 10,000 pictures, of which nearly all prompts are ImageNet's 80 templates and captions.
+              No two share a picture. 1 picture : 3.8 texts.
+``datacomp``  all 40 tasks of DataComp, most lumped together: 732,000 pictures, 310,000 prompts, 30,000 captions. No two
+              share a picture. 1 picture : 0.46 texts.
+
+A picture of two sets counts twice in ``pictures``, once in ``distinct_pictures``; texts likewise.
 """
 
 from __future__ import annotations
@@ -25,24 +32,25 @@ import json
 import multiprocessing
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import eval_words
 import numpy as np
 import peers
 import photographs
 from PIL import Image
 
-VERSION = 2
+VERSION = 3
 MIN_CLASSES, MIN_PICTURES = 8, 16
-CAPTIONS = 5
 Look = Literal["web", "jpeg", "large", "small"]
 
 
 @dataclass(frozen=True)
 class Real:
-    """A set as it is in the world; `family` says whose class names it has."""
+    """A set as it is in the world; `family` says whose class names it has, `pictures_of` whose pictures."""
 
     name: str
     pictures: int
@@ -51,11 +59,19 @@ class Real:
     look: Look = "web"
     kind: str = "classification"
     family: str = ""
+    language: str = "en"
+    captions: int = 5
+    pictures_of: str = ""
+
+    @property
+    def source(self) -> str:
+        """Name of its pictures: sets with the same one have the same."""
+        return self.pictures_of or self.name
 
     @property
     def texts(self) -> int:
         """Prompts or captions."""
-        return self.pictures * CAPTIONS if self.kind == "retrieval" else self.classes * self.templates
+        return self.pictures * self.captions if self.kind == "retrieval" else self.classes * self.templates
 
 
 @dataclass(frozen=True)
@@ -70,21 +86,32 @@ class Scaled:
     @property
     def texts(self) -> int:
         """Prompts or captions."""
-        return self.pictures * CAPTIONS if self.real.kind == "retrieval" else self.classes * self.templates
+        return self.pictures * self.real.captions if self.real.kind == "retrieval" else self.classes * self.templates
 
+
+ENGLISH = (
+    Real("imagenetv2", 10_000, 1000, 80, family="imagenet"),
+    Real("imagenet-a", 7_500, 200, 80, family="imagenet"),
+    Real("imagenet-o", 2_000, 200, 80, family="imagenet"),
+    Real("vtab/dtd", 1_880, 47, 8),
+    Real("vtab/eurosat", 5_400, 10, 3, look="small"),
+    Real("voc2007_multilabel", 4_952, 20, 1, look="jpeg", kind="multilabel"),
+    Real("flickr8k", 1_000, 0, 0, look="jpeg", kind="retrieval"),
+    Real("flickr30k", 1_000, 0, 0, look="jpeg", kind="retrieval"),
+    Real("mscoco_captions", 5_000, 0, 0, look="jpeg", kind="retrieval"),
+)
+IMAGENET = tuple(
+    Real(f"imagenet1k-{word}", 50_000, 1000, n, family="imagenet", language=word, pictures_of="imagenet1k")
+    for word, n in (("zh", 80), ("it", 49), ("jp", 37), ("en", 80))
+)
+COCO = tuple(
+    Real(f"coco-{word}", 1_000, 0, 0, look="jpeg", kind="retrieval", language=word, captions=1, pictures_of="xtd10")
+    for word in ("es", "it", "ko", "pl", "ru", "tr", "zh", "en")
+)
 
 MIXES: dict[str, tuple[Real, ...]] = {
-    "default": (
-        Real("imagenetv2", 10_000, 1000, 80, family="imagenet"),
-        Real("imagenet-a", 7_500, 200, 80, family="imagenet"),
-        Real("imagenet-o", 2_000, 200, 80, family="imagenet"),
-        Real("vtab/dtd", 1_880, 47, 8),
-        Real("vtab/eurosat", 5_400, 10, 3, look="small"),
-        Real("voc2007_multilabel", 4_952, 20, 1, look="jpeg", kind="multilabel"),
-        Real("flickr8k", 1_000, 0, 0, look="jpeg", kind="retrieval"),
-        Real("flickr30k", 1_000, 0, 0, look="jpeg", kind="retrieval"),
-        Real("mscoco_captions", 5_000, 0, 0, look="jpeg", kind="retrieval"),
-    ),
+    "reported": (*IMAGENET, *COCO, *ENGLISH),
+    "english": ENGLISH,
     "datacomp": (
         Real("imagenet1k", 50_000, 1000, 80, family="imagenet"),
         Real("imagenet_sketch", 50_889, 1000, 80, family="imagenet"),
@@ -117,17 +144,39 @@ def scaled(mix: str, factor: float) -> list[Scaled]:
     return found
 
 
+def _distinct(sets: Iterable[tuple[Real, int, int, int]]) -> tuple[int, int]:
+    """Pictures and texts, those that sets share counted once; of (set, pictures, classes, templates)."""
+    pictures: dict[str, int] = {}
+    prompts: dict[tuple[str, str], np.ndarray] = {}
+    captions = 0
+    for real, count, classes, templates in sets:
+        pictures[real.source] = max(count, pictures.get(real.source, 0))
+        if real.kind == "retrieval":
+            captions += count * real.captions
+        else:  # sets of a family have the first of the same class names, and of the same templates
+            key = real.family or real.name, real.language
+            prompts.setdefault(key, np.zeros((1000, 80), bool))[:classes, :templates] = True
+    return sum(pictures.values()), captions + sum(int(grid.sum()) for grid in prompts.values())
+
+
 def proportions(mix: str, factor: float) -> dict[str, Any]:
-    """Pictures, texts and their ratio, as in the world and as written, and the share of texts that are distinct."""
+    """Pictures, texts and their ratio, as in the world and as written; and how many of them are distinct."""
     sets = scaled(mix, factor)
-    world = [(r.pictures, r.texts) for r in MIXES[mix]]
-    here = [(s.pictures, s.texts) for s in sets]
+    world = [(r, r.pictures, r.classes, r.templates) for r in MIXES[mix]]
+    here = [(s.real, s.pictures, s.classes, s.templates) for s in sets]
 
-    def of(pairs: list[tuple[int, int]]) -> dict[str, Any]:
-        pictures, texts = (sum(column) for column in zip(*pairs, strict=True))
-        return {"pictures": pictures, "texts": texts, "texts_per_picture": round(texts / pictures, 3)}
+    def of(rows: list[tuple[Real, int, int, int]], texts: int) -> dict[str, Any]:
+        pictures, (one_each, texts_each) = sum(row[1] for row in rows), _distinct(rows)
+        return {
+            "pictures": pictures,
+            "texts": texts,
+            "distinct_pictures": one_each,
+            "distinct_texts": texts_each,
+            "texts_per_picture": round(texts / pictures, 3),
+        }
 
-    return {"factor": factor, "real": of(world), "written": of(here), "sets": len(sets)}
+    real, written = sum(r.texts for r in MIXES[mix]), sum(s.texts for s in sets)
+    return {"factor": factor, "real": of(world, real), "written": of(here, written), "sets": len(sets)}
 
 
 # --- pictures
@@ -163,42 +212,18 @@ def picture(look: Look, seed: tuple[int, ...]) -> bytes:
     return file.getvalue()
 
 
-# --- words
+def words(one: Scaled, lists: Path | None = None) -> tuple[list[str], list[str]]:
+    """Class names and templates. Sets of a family and language begin with the same ones; others have their own.
 
-
-@functools.cache
-def _imagenet() -> tuple[list[str], list[str]]:
-    import open_clip
-
-    return list(open_clip.IMAGENET_CLASSNAMES), [t("{c}") for t in open_clip.OPENAI_IMAGENET_TEMPLATES]
-
-
-def words(one: Scaled) -> tuple[list[str], list[str]]:
-    """Class names and templates. Sets of a family begin with the same ones; others have names of their own."""
-    names, templates = _imagenet()
+    Args:
+        lists: folder of clip-benchmark's files of class names; English sets do without.
+    """
     if one.real.family == "imagenet":
+        names, templates = eval_words.imagenet(one.real.language, lists if one.real.language != "en" else None)
         return names[: one.classes], templates[: one.templates]
+    names, templates = eval_words.imagenet()
     start = sum(one.real.name.encode()) % 500
     return [names[(start + 3 * i) % len(names)] for i in range(one.classes)], templates[7 : 7 + one.templates]
-
-
-def captions(rng: np.random.Generator, count: int) -> list[str]:
-    """About twelve words each, as people describe photographs."""
-    names, _ = _imagenet()
-    who = ("a man", "two women", "a young boy", "several people", "a girl in a red coat", "an old couple", "a player")
-    does = ("is holding", "walks past", "is looking at", "stands next to", "is sitting on", "plays with", "points at")
-    where = (
-        "on a sunny day in the park",
-        "near the old harbour",
-        "at night",
-        "in front of a small house",
-        "on a table",
-    )
-
-    def one(among: Any) -> str:
-        return str(among[int(rng.integers(len(among)))])
-
-    return [f"{one(who)} {one(does)} a {one(names)} and a {one(names)} {one(where)}." for _ in range(count)]
 
 
 # --- files
@@ -213,8 +238,8 @@ def _task(arguments: tuple[Look, tuple[int, ...]]) -> bytes:
     return picture(*arguments)
 
 
-def write_set(root: Path, one: Scaled, number: int, files: list[bytes]) -> None:
-    """One set; a tar holds up to 10,000 pictures, so each of ours is one."""
+def write_set(root: Path, one: Scaled, number: int, files: list[bytes], lists: Path | None = None) -> None:
+    """One set; a tar holds up to 10,000 pictures, so each of ours is one. `number` is that of its pictures."""
     from curate.shards.tar import TarWriter
 
     folder = folder_of(root, one.real.name)
@@ -224,15 +249,15 @@ def write_set(root: Path, one: Scaled, number: int, files: list[bytes]) -> None:
     if kind != "classification":
         (folder / "dataset_type.txt").write_text(f"{kind}\n")
     if kind != "retrieval":
-        names, templates = words(one)
-        (folder / "classnames.txt").write_text("".join(f"{line}\n" for line in names))
+        names, templates = words(one, lists)
+        (folder / "classnames.txt").write_text("".join(f"{line}\n" for line in names), "utf-8")
         lines = "".join(f"{line}\n" for line in templates)
-        (folder / "zeroshot_classification_templates.txt").write_text(lines)
+        (folder / "zeroshot_classification_templates.txt").write_text(lines, "utf-8")
     with TarWriter(str(folder / "test" / "0.tar")) as tar:
         for index, data in enumerate(files):
             members: dict[str, bytes] = {"webp" if data[:4] == b"RIFF" else "jpg": data}
             if kind == "retrieval":
-                members["txt"] = "\n".join(captions(rng, CAPTIONS)).encode()
+                members["txt"] = "\n".join(eval_words.captions(rng, one.real.captions, one.real.language)).encode()
             elif kind == "multilabel":
                 right = (rng.random(one.classes) < 1.5 / one.classes).astype(np.int64)
                 right[rng.integers(one.classes)] = 1
@@ -245,18 +270,26 @@ def write_set(root: Path, one: Scaled, number: int, files: list[bytes]) -> None:
     (folder / "test" / "nshards.txt").write_text("1\n")
 
 
-def written(mix: str, factor: float, folder: Path | None = None) -> Path:
-    """The folder of a mix's sets; made if it is not there, which takes a few tenths of a second per picture."""
+def written(mix: str, factor: float, lists: Path | None = None, folder: Path | None = None) -> Path:
+    """The folder of a mix's sets; made if it is not there, which takes a few tenths of a second per picture.
+
+    Args:
+        lists: folder of clip-benchmark's files of class names; English mixes do without.
+    """
     place = (folder or peers.cache()) / f"eval-sets-{VERSION}-{mix}-{factor:g}"
     if (place / "whole").exists():
         return place
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    sets = scaled(mix, factor)
+    numbers: dict[str, int] = {}
+    made: dict[str, list[bytes]] = {}
     _sources()  # before the processes part
     with multiprocessing.get_context("fork").Pool(min(2, os.cpu_count() or 1)) as pool:
-        for number, one in enumerate(sets):
-            asked = [(one.real.look, (number, index)) for index in range(one.pictures)]
-            write_set(place, one, number, pool.map(_task, asked, chunksize=8))
+        for one in scaled(mix, factor):
+            number = numbers.setdefault(one.real.source, len(numbers))
+            if one.real.source not in made:
+                asked = [(one.real.look, (number, index)) for index in range(one.pictures)]
+                made[one.real.source] = pool.map(_task, asked, chunksize=8)
+            write_set(place, one, number, made[one.real.source], lists)
     (place / "whole").write_text(json.dumps(proportions(mix, factor)) + "\n")
     return place

@@ -61,7 +61,7 @@ class Parts:
 
 
 def clip_benchmark(parts: Parts, options: dict[str, Any]) -> None:
-    """Its command line. Loads the model once per set, as it does for everybody."""
+    """Its command line, once for each of its tasks. Loads the model once per set, as it does for everybody."""
     from clip_benchmark import cli
     from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
 
@@ -80,18 +80,21 @@ def clip_benchmark(parts: Parts, options: dict[str, Any]) -> None:
         parts.wrap("metrics", zeroshot_classification, name)
     parts.wrap("images", zeroshot_retrieval, "evaluate")  # it waits for pictures between the calls of the model
     parts.wrap("metrics", zeroshot_retrieval, "batchify")
-    sys.argv = [
-        "clip_benchmark",
-        "eval",
-        *["--dataset", *(f"wds/{name}" for name in options["sets"])],
-        *["--dataset_root", f"{options['root']}/wds_{{dataset_cleaned}}_test"],
-        *["--model", options["model"], "--pretrained", options["weights"]],
-        *["--no_amp", "--num_workers", str(options["workers"]), "--batch_size", str(options["batch"])],
-        *["--recall_k", "1", "5", "10"],
-        *["--output", f"{options['out']}/{{dataset}}.json", "--quiet"],
-    ]
     parts.switch("rest")
-    cli.main()
+    retrieval = [name for name in options["sets"] if name in options["retrieval"]]
+    others = [name for name in options["sets"] if name not in retrieval]
+    for task, names in (("zeroshot_classification", others), ("zeroshot_retrieval", retrieval)):
+        sys.argv = [
+            "clip_benchmark",
+            "eval",
+            *["--task", task, "--dataset", *(f"wds/{name}" for name in names)],
+            *["--dataset_root", f"{options['root']}/wds_{{dataset_cleaned}}_test"],
+            *["--model", options["model"], "--pretrained", options["weights"]],
+            *["--no_amp", "--num_workers", str(options["workers"]), "--batch_size", str(options["batch"])],
+            *["--recall_k", "1", "5", "10"],
+            *["--output", f"{options['out']}/{{dataset}}.json", "--quiet"],
+        ]
+        cli.main()
 
 
 def suites_for(kinds: list[str]) -> list[Any]:

@@ -12,6 +12,7 @@ import io
 from pathlib import Path
 
 import eval_sets
+import eval_words
 import numpy as np
 
 VERSION = 1
@@ -35,7 +36,7 @@ def weights(model: str, folder: Path) -> Path:
     rng = np.random.default_rng(VERSION)
     files = [eval_sets.picture("jpeg", (1 << 20, i)) for i in range(PICTURES)]
     pictures = torch.stack([transform(Image.open(io.BytesIO(body))) for body in files])  # type: ignore[operator, misc]
-    texts = open_clip.get_tokenizer(model)(eval_sets.captions(rng, PICTURES))
+    texts = open_clip.get_tokenizer(model)(eval_words.captions(rng, PICTURES))
     with torch.no_grad():
         for name, values in network.named_parameters():
             if "resblocks" in name and values.ndim > 1:

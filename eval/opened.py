@@ -68,7 +68,7 @@ def open_sets(places: Sequence[str | EvalSet], suites: Sequence[Suite]) -> list[
             )
         if not one.suites:
             raise ConfigError(
-                f"no suite measures {one.evalset.folder}, a {one.evalset.kind} set; add one to `eval.suites`, or "
+                f"no suite measures {one.evalset.folder}, a {one.evalset.kind} set; add one that does, or "
                 "leave the set out"
             )
     for suite in suites:

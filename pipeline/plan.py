@@ -24,7 +24,7 @@ class Plan:
         """Longest way from each stage to the end of the run, in stages: what lies on a long way is started first."""
         heights = {s.name: 0 for s in self.stages}
         for stage in reversed(self.stages):
-            for before in (*stage.inputs.values(), *stage.after):
+            for before in (*stage.inputs.values(), *stage.gates, *stage.after):
                 if before.name in heights:
                     heights[before.name] = max(heights[before.name], heights[stage.name] + 1)
         return heights
@@ -40,7 +40,7 @@ class Plan:
             raise ConfigError(f"--until: {unknown('stage', name, [s.name for s in self.stages])}")
         for stage in reversed(self.stages):
             if stage.name in wanted:
-                wanted |= {before.name for before in stage.inputs.values()}
+                wanted |= {before.name for before in (*stage.inputs.values(), *stage.gates)}
         return Plan([s for s in self.stages if s.name in wanted])
 
     def of(self, kind: type[S]) -> list[S]:

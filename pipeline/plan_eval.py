@@ -62,6 +62,8 @@ class EvalPlanner:
         option, own = self._config.eval, self._config.subsets[subset]
         if option is None or not option.decontaminate or any(isinstance(f, Decontaminate) for f in own):
             return None
+        if twice := next((s.path for place, s in enumerate(option.data) if s in option.data[:place]), None):
+            raise ConfigError(f"eval.data: {twice!r} is named twice")
         scores = self._config.scores.items()
         pixels = next((name for name, score in scores if isinstance(score, Checksum)), None)
         found = next(((name, score) for name, score in scores if isinstance(score, PerceptualHash)), None)

@@ -20,12 +20,12 @@ from .plan_columns import ROW_TABLE, ColumnPlanner, share_image_passes
 from .plan_eval import EvalPlanner
 from .plan_sweep import plan_sweep
 from .stage import Stage
-from .stages.evaluation import EvalStage
+from .stages.evaluation import EvalCheckStage, EvalSetStage, EvalStage
 from .stages.filtering import FilterStage, SubsetStage
 from .stages.pool import IngestStage, PoolStage, PrepareStage
 from .stages.release import ReleaseStage
 from .stages.report import ReportStage
-from .stages.training import PretrainStage
+from .stages.training import EncoderStage, PretrainStage
 
 S = TypeVar("S", bound=Stage)
 
@@ -78,7 +78,11 @@ class Planner:
         swept = plan_sweep(self)
         share_image_passes(self.stages.values())
         self.add(self.report(trained, evaluated, networks, released, swept))
-        return list(self.stages.values())
+        first = [s for s in self.stages.values() if isinstance(s, (EvalSetStage, EvalCheckStage))]
+        for stage in self.stages.values():
+            if isinstance(stage, (EncoderStage, PretrainStage)):  # nothing is trained that could not be measured
+                stage.gates = [s for s in first if isinstance(s, EvalCheckStage)]
+        return [*first, *(s for s in self.stages.values() if s not in first)]
 
     def ingest(self, where: str, sources: dict[str, Source], several: bool = False) -> PoolStage:
         """The pool of some sources; `where` starts the names of its stages."""

@@ -73,13 +73,13 @@ class Runner:
             try:
                 while todo or running:
                     for stage in list(todo.values()):
-                        if any(i.name in failed for i in stage.inputs.values()):
+                        if any(i.name in failed for i in (*stage.inputs.values(), *stage.gates)):
                             failed.add(stage.name)
                             del todo[stage.name]
                             self.progress.skipped(stage.name)
                         elif len(running) < STAGES_AT_ONCE and not self.interruption.asked():
                             waiting = {s.name for s in running.values()} | todo.keys()
-                            if not any(i.name in waiting for i in (*stage.inputs.values(), *stage.after)):
+                            if not any(i.name in waiting for i in (*stage.inputs.values(), *stage.gates, *stage.after)):
                                 del todo[stage.name]
                                 running[pool.submit(self._run_stage, stage)] = stage
                     if not running:

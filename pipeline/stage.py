@@ -144,6 +144,7 @@ class Stage(ABC):
         name: what people see, for example ``subset/curated/3-top_fraction``.
         inputs: stages whose artifacts `run` reads, by role.
         after: stages to wait for, done or failed; unlike inputs they are no part of what the result is.
+        gates: likewise, but if one of them fails, this one is not run.
         companions: stages whose parts this one makes along with its own, because both read the same things.
     """
 
@@ -152,6 +153,7 @@ class Stage(ABC):
     name: str
     inputs: dict[str, Stage] = field(default_factory=dict)
     after: list[Stage] = field(default_factory=list, kw_only=True)
+    gates: list[Stage] = field(default_factory=list, kw_only=True)
     companions: list[Stage] = field(default_factory=list, kw_only=True)
 
     @property

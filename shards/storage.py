@@ -17,6 +17,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +162,7 @@ def expand(pattern: str) -> list[str]:
         plain = _plain(pattern)
         if os.path.isdir(plain):
             return [join(plain, n) for n in list_names(plain) if os.path.isfile(join(plain, n))]
-        fs, remote = url_to_fs(plain)
-        return sorted(str(p) for p in fs.glob(remote)) if any(c in plain for c in "*?[") else [plain]
+        return sorted(glob(plain, recursive=True)) if any(c in plain for c in "*?[") else [plain]  # through links, too
     fs, remote = url_to_fs(pattern)
     if fs.isdir(remote):
         return [join(pattern, n) for n in list_names(pattern) if fs.isfile(join(remote, n))]

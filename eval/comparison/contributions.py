@@ -28,6 +28,7 @@ _GROUP = re.compile(r"acc_(top5_)?(.+):(\d+)")
 _LANGUAGE = re.compile(r"acc1:(.+)")
 AGREES = 1e-6
 """Stored rows give the recorded number to within this; some metrics were averaged in float32."""
+_CELL = re.compile(r"([a-z_]+?):(\d+)(?:_|$)")
 _JACCARD = re.compile(r"jaccard_score_(\d+)(?:-(\d+))?")
 
 
@@ -77,7 +78,7 @@ def contributions(table: pa.Table, metric: str, value: float | None = None) -> C
     Returns:
         None where the metric is not a mean of rows, or the columns that it needs are not there, or it has no row.
     """
-    for rule in (_of_classes, _of_retrieval, _of_group, _of_association, _of_languages, _of_columns):
+    for rule in (_of_classes, _of_retrieval, _of_group, _of_association, _of_languages, _of_questions, _of_columns):
         found = rule(table, metric)
         if found is not None:
             return found if len(found.value) and found.weight.sum() > 0 else None
@@ -174,16 +175,22 @@ def _of_association(table: pa.Table, metric: str) -> Contributions | None:
 
 
 def _of_languages(table: pa.Table, metric: str) -> Contributions | None:
-    """Top-1 in one language, or the mean over languages; a picture in all its languages is one unit."""
+    """Top-1 in one language, or the mean over languages, plain or above chance; a picture in all its languages is one
+    unit."""
     match = _LANGUAGE.fullmatch(metric)
-    if not match or not _has(table, "language", "correct"):
+    corrected = metric == "acc1_above_chance:mean" and _has(table, "classes")
+    if not (match or corrected) or not _has(table, "language", "correct"):
         return None
-    if match[1] != "mean":
+    if match and match[1] != "mean":
         return _rows(table, _array(table, "correct"), pc.equal(table["language"], match[1]).to_numpy())  # pyright: ignore[reportAttributeAccessIssue]
     _, language, size = np.unique(_array(table, "language").astype(str), return_inverse=True, return_counts=True)
     _, cluster = np.unique(_array(table, "key").astype(str), return_inverse=True)
-    right = _array(table, "correct").astype(np.float64)
-    return Contributions(_keys(table), right, 1 / size[language], cluster.astype(np.int64))
+    right, weight = _array(table, "correct").astype(np.float64), 1 / size[language]
+    if corrected:  # (accuracy - 1/k) / (1 - 1/k) is linear in the rows, and not known with one class
+        classes = np.maximum(_array(table, "classes").astype(np.float64), 1)
+        weight = np.where(classes > 1, weight, 0)
+        right = (right - 1 / classes) / np.where(classes > 1, 1 - 1 / classes, 1)
+    return Contributions(_keys(table), right, weight, cluster.astype(np.int64))
 
 
 def _of_draws(table: pa.Table, metric: str) -> Contributions | None:
@@ -194,18 +201,37 @@ def _of_draws(table: pa.Table, metric: str) -> Contributions | None:
     return _rows(table, right / max(1.0, right.max(initial=0.0)))
 
 
+def _of_questions(table: pa.Table, metric: str) -> Contributions | None:
+    """Share of a group of `fairness`, ``acc_gender_x_race:1_gender:0``: what is counted is the column of its mean."""
+    for column in table.column_names:
+        head = column.removesuffix("_avg")
+        rest = metric.removeprefix(f"{head}_")
+        cells = _CELL.findall(rest)
+        if head in (column, metric) or not cells or "_".join(f"{name}:{number}" for name, number in cells) != rest:
+            continue
+        if _has(table, *(f"group:{name}" for name, _ in cells)):
+            there = [_array(table, f"group:{name}") == int(number) for name, number in cells]
+            return _rows(table, _array(table, column), np.logical_and.reduce(there))
+    return None
+
+
 _COLUMNS = {"acc": "correct", "acc_avg": "correct", "image_acc": "image_correct", "text_acc": "text_correct"}
 
 
 def _of_columns(table: pa.Table, metric: str) -> Contributions | None:
-    """Metrics that are the mean of a stored column."""
+    """Metrics that are the mean of a stored column; null rows do not count."""
+    if metric == "top1_right" and _has(table, "right_classes", "correct"):
+        return _rows(table, _array(table, "correct"), _array(table, "right_classes") > 0)
     column = _COLUMNS.get(metric, metric)
     if not _has(table, column) or column in ("key", "label", "prediction", "rank", "owner"):
         return None
     kind = table.schema.field(column).type
     if not (pa.types.is_boolean(kind) or pa.types.is_floating(kind)):
         return None
-    return _rows(table, _array(table, column))
+    if not table[column].null_count:
+        return _rows(table, _array(table, column))
+    values = table[column].fill_null(False if pa.types.is_boolean(kind) else 0.0)
+    return _rows(table, values.to_numpy(), table[column].is_valid().to_numpy())
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError
+from ..results.files import is_share_right
 from .compare import compare_arms
 from .rows import Row, class_column, class_recall, gather, has_recalls, tidy
 from .statistics import (
@@ -146,7 +147,7 @@ def leaderboard(
             name,
             _values(seeds, metric),
             mean_over_seeds(list(_values(seeds, metric).values())),
-            _wilson(seeds) if metric.endswith("acc1") else None,
+            _wilson(seeds, metric),
             found.get(name),
         )
         for name, seeds in by_arm.items()
@@ -157,8 +158,10 @@ def leaderboard(
     )
 
 
-def _wilson(seeds: Mapping[int, Row]) -> dict[int, Interval] | None:
-    found = {s: (r.record["wilson95"][0], r.record["wilson95"][1]) for s, r in seeds.items() if r.record["wilson95"]}
+def _wilson(seeds: Mapping[int, Row], metric: str) -> dict[int, Interval] | None:
+    """The recorded intervals, which are of the share of right answers, where that is what the metric is."""
+    records = {s: r.record for s, r in seeds.items() if r.record["wilson95"] and metric.endswith("acc1")}
+    found = {s: (r["wilson95"][0], r["wilson95"][1]) for s, r in records.items() if is_share_right(r, metric)}
     return found or None
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import permutations
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,7 @@ DRAWS = 1_000
 AGREES = 1e-6
 
 _WORST = re.compile(r"acc_(?:(top5)_)?(?:wg|worst_(.+))")
+_ASKED = re.compile(r"((?:acc|toxicity)_[a-z_]+)_wg")  # of one of the questions of `fairness`
 _MACRO = {"F1-macro_all": "f1", "recall-macro_all": "recall"}
 
 Metric = Callable[[np.ndarray], np.ndarray]
@@ -47,20 +49,27 @@ def redraw(
     """
     for other, name in zip(tables[1:], range(1, len(tables)), strict=True):
         check_same(_key(tables[0]), _key(other), ("model 0", f"model {name}"))
-    match = _WORST.fullmatch(metric)
-    if match:
+    match, asked = _WORST.fullmatch(metric), _ASKED.fullmatch(metric)
+    if match or asked:
         fields = [c for c in tables[0].column_names if c.startswith("group:")]
-        if match[2]:
+        if match and match[2]:
             fields = [c for c in fields if c == f"group:{match[2]}"]
-        for field in fields:
-            hits = [_hits(table, 5 if match[1] else 1) for table in tables]
-            if any(hit is None for hit in hits):
-                return None
-            group = _array(tables[0], field)
+        choices = [(one,) for one in fields] + (list(permutations(fields, 2)) if asked else [])
+        most = -1 if metric.startswith("toxicity_") else 1  # of bad things the worst group has the most
+        if asked and not match:
+            hits = [_array(t, f"{asked[1]}_avg") if f"{asked[1]}_avg" in t.column_names else None for t in tables]
+        else:
+            hits = [_hits(table, 5 if match and match[1] else 1) for table in tables]
+        there = [hit * most for hit in hits if hit is not None]
+        if len(there) < len(hits):
+            return None
+        for choice in choices:
+            group = _cells(tables[0], choice)
             known = group >= 0  # others are in no group
-            group, hits = group[known], [hit[known] for hit in hits if hit is not None]
-            if len(group) and np.allclose([_worst(group, hit) for hit in hits], values, atol=AGREES):
-                return _redraw_worst(group, np.stack(hits, 1), seed, draws)
+            mine = [hit[known] for hit in there]
+            wanted = np.asarray(values) * most
+            if known.any() and np.allclose([_worst(group[known], hit) for hit in mine], wanted, atol=AGREES):
+                return _redraw_worst(group[known], np.stack(mine, 1), seed, draws) * most
         return None
     if metric in _MACRO and all({"label", "prediction"} <= set(t.column_names) for t in tables):
         label = _array(tables[0], "label")
@@ -113,6 +122,15 @@ def _hits(table: pa.Table, k: int) -> np.ndarray | None:
     if k == 1:
         return _array(table, "correct") if "correct" in table.column_names else None
     return (_array(table, "rank") < k).astype(np.int64) if "rank" in table.column_names else None
+
+
+def _cells(table: pa.Table, fields: Sequence[str]) -> np.ndarray:
+    """``(n,)`` number of each row's combination of groups; negative where one is not known."""
+    number = np.zeros(len(table), np.int64)
+    for field in fields:
+        group = _array(table, field)
+        number = np.where((number < 0) | (group < 0), -1, number * (int(group.max(initial=0)) + 1) + group)
+    return number
 
 
 def _worst(group: np.ndarray, hit: np.ndarray) -> float:

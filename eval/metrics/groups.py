@@ -218,7 +218,7 @@ class GroupedOutcomes(Outcomes):
     def of(cls, outcomes: Outcomes, groups: Groups, task: str | None = None) -> GroupedOutcomes:
         """`outcomes` with the groups of their split."""
         o = outcomes
-        return cls(o.labels, o.prediction, o.rank, o.classes, o.rows, groups=groups, task=task)
+        return cls(o.labels, o.prediction, o.rank, o.classes, o.rows, counted=o.counted, groups=groups, task=task)
 
     def table(self, split: EvalSplit) -> pa.Table:
         table = super().table(split)

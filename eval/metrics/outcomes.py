@@ -7,8 +7,8 @@ sample by sample; so every suite leaves them. `comparison/contributions.py` says
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +65,8 @@ class Outcomes(SampleOutcomes):
         rank: ``(n,) int64`` rank of the true class, 0 = predicted.
         classes: number of classes that could be predicted.
         rows: ``(n,) int64`` which samples of the split these are; None = all of them, in order.
+        counted: metric -> what each sample adds to it, for metrics that do not follow from the rank; null where a
+            sample does not count. They become columns of that name.
     """
 
     labels: np.ndarray
@@ -72,6 +74,7 @@ class Outcomes(SampleOutcomes):
     rank: np.ndarray
     classes: int
     rows: np.ndarray | None = None
+    counted: Mapping[str, pa.Array] = field(default_factory=dict, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -98,6 +101,7 @@ class Outcomes(SampleOutcomes):
                 "prediction": small(self.prediction, self.classes),
                 "correct": pa.array(self.correct),
                 "rank": small(self.rank, self.classes),
+                **self.counted,
             }
         )
 

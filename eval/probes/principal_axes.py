@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...errors import DataError
+
 ROWS = 4096
 """Rows worked on at a time; a constant, because a matrix product's last bit depends on its shape."""
 
@@ -37,9 +39,15 @@ class PrincipalAxes(NamedTuple):
 
 
 def principal_axes(image: np.ndarray) -> PrincipalAxes:
-    """Axes of ``image (n, d) float32``; n is at least 2."""
+    """Axes of ``image (n, d) float32``; n is at least 2.
+
+    Raises:
+        DataError: a feature is not a number.
+    """
     n, d = image.shape
     mean = image.mean(0, dtype=np.float64)
+    if not np.isfinite(mean).all():
+        raise DataError("a feature is not a number; the model's embeddings are broken")
     if n < d:
         centred = image - mean
         values, rows = np.linalg.eigh(centred @ centred.T)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...errors import DataError
 from .principal_axes import ROWS, PrincipalAxes, principal_axes
 from .train_samples import evenly_spaced
 
@@ -114,8 +115,13 @@ def solve_ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
     Args:
         x: ``(n, d) float64``; nothing is centred or added.
         y: ``(n, classes) float64``.
+
+    Raises:
+        DataError: a feature is not a number.
     """
     n, d = x.shape
+    if not np.isfinite(x).all():
+        raise DataError("a feature is not a number; the model's embeddings are broken")
     if n >= d:
         values, axes = np.linalg.eigh(x.T @ x)
         return axes @ ((axes.T @ (x.T @ y)) / (np.maximum(values, 0) + penalty)[:, None])

@@ -145,6 +145,9 @@ def _leaderboard(board: Leaderboard) -> Iterator[str]:
     names = {m.name for m in board.metrics}
     yield from _twice("arm", [a.name for a in board.arms])
     yield from _twice("metric", [m.name for m in board.metrics])
+    for name in board.shown:
+        if name not in names:
+            yield f"leaderboard: {name!r} is to be shown, which is no metric"
     for arm in board.arms:
         for name in [*arm.scores, *arm.differences]:
             if name not in names:

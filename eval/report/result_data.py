@@ -42,6 +42,7 @@ class Arm:
         samples_seen: samples seen in training, repeats counted.
         scores: metric name -> value.
         differences: metric name -> arm minus control, paired by seed; none for the control.
+        like_chance: names of metrics on which no seed's model can be told from guessing.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Arm:
     unique_images: int | None = None
     samples_seen: int | None = None
     description: str = ""
+    like_chance: Sequence[str] = ()
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Leaderboard:
     """Arms against metrics, at equal training.
 
     Attributes:
+        shown: names of the metrics that the section has room for, () = all; the others are on the page of all results.
         control: name of the arm that differences are taken from.
         interval: how the intervals were made, in a few words.
     """
@@ -86,3 +89,4 @@ class Leaderboard:
     interval: str = "95 % interval over seeds"
     per_class: Sequence[PerClass] = ()
     confusions: Sequence[Confusion] = ()
+    shown: Sequence[str] = ()

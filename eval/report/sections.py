@@ -126,15 +126,20 @@ def hero(headline: Headline) -> dict[str, Any]:
 
 
 def _models(board: Leaderboard, colors: Mapping[str, str]) -> Section:
-    panels = [Titled(m.label, _panel(board, m)) for m in board.metrics]
+    shown = [m for m in board.metrics if not board.shown or m.name in board.shown]
+    panels = [Titled(m.label, _panel(board, m)) for m in shown]
+    labels = {m.label for m in shown}
     confusions = [Titled(c.arm + (f" · {c.metric}" if c.metric else ""), c) for c in board.confusions]
     lede = "Every arm is trained alike on equally many samples; only the data differs. Each dot is one seed, the bar "
     lede += f"is the {board.interval}. Overlapping bars do not mean no difference: read the paired difference."
     content = {
         "board": board,
         "panels": panels,
+        "more": len(board.metrics) - len(shown),
         "colors": colors,
-        "per_class": [Titled(t.metric, (t, _shades(t))) for t in board.per_class],
+        "per_class": [
+            Titled(t.metric, (t, _shades(t))) for t in board.per_class if not board.shown or t.metric in labels
+        ],
         "confusions": confusions,
         "equal_budget": len({a.samples_seen for a in board.arms}) == 1,
     }

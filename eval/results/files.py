@@ -8,7 +8,7 @@ results.json                        all of it, with tables; written last, so a f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import pyarrow.parquet as pq
@@ -47,6 +47,15 @@ def read_results(folder: str) -> dict[str, Any]:
     if value.get("format") != FORMAT:
         raise DataError(f"{path} has format {value.get('format')}, not {FORMAT}; evaluate again")
     return value
+
+
+def is_share_right(record: Mapping[str, Any], metric: str) -> bool:
+    """Whether a metric of an entry is the share of right answers: what its ``correct`` and ``wilson95`` are about.
+
+    Others may be called alike (``sup_real_acc1`` is over the samples that have a right class).
+    """
+    n = record.get("n") or 0
+    return metric.endswith("acc1") and n > 0 and record["metrics"].get(metric) == record.get("correct", -1) / n
 
 
 class Written(NamedTuple):

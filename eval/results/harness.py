@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...shards import storage
+from .files import is_share_right
 
 _LOWER_IS_BETTER = ("toxicity_",)
 _COUNTS = ("count_",)
@@ -72,7 +73,7 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
     n = record["n"]
     for metric, value in _measured(record).items():
         found[f"{metric},none"] = value
-        if metric.endswith("acc1") and record.get("wilson95") and n > 1:
+        if record.get("wilson95") and n > 1 and is_share_right(record, metric):
             found[f"{metric}_stderr,none"] = math.sqrt(value * (1 - value) / (n - 1))
     return found
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from ...errors import DataError
 from ...shards import storage
 from ..comparison.run_measures import Evaluated
-from .files import read_results
+from .files import is_share_right, read_results
 
 SCHEMA = pa.schema(
     [
@@ -104,17 +104,11 @@ def _rows(
     for metric, value in metrics.items():
         main = metric == record["main_metric"]
         chance = changes["chance"] if changes and metric == "acc1" else record.get("chance") if main else None
-        low, high = bounds if bounds and _is_accuracy(record, metric, value) else (None, None)
+        low, high = bounds if bounds and is_share_right(record, metric) else (None, None)
         rows.append(
             shared | {"metric": metric, "value": value, "is_main": main, "chance": chance, "low": low, "high": high}
         )
     return rows
-
-
-def _is_accuracy(record: Mapping[str, Any], metric: str, value: float | None) -> bool:
-    """Whether the metric is the share of right answers that the record's interval is of."""
-    n = record.get("n") or 0
-    return metric.endswith("acc1") and n > 0 and value == record.get("correct", -1) / n
 
 
 def tidy_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:

@@ -13,7 +13,7 @@ gives what it has and is named in the facts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -61,12 +61,14 @@ class FewShot(ProbeSuite):
         classes, name = len(context.evalset.classnames), context.evalset.name
         accuracy: dict[int, list[float]] = {k: [] for k in sorted(set(self.shots))}
         main: list[Outcomes] = []
+        hits = {k: np.zeros(len(truth)) for k in accuracy}
         for seed in range(self.seeds):
             order = drawn(labels, classes, seed)
             for k in accuracy:
                 rows = np.concatenate([rows[:k] for rows in order])
                 found = outcomes(classified(train[rows], labels[rows], test, classes, self.penalty), truth)
                 accuracy[k].append(int(found.correct.sum()) / len(truth))
+                hits[k] += found.correct
                 if k == self._main:
                     main.append(found)
         metrics: dict[str, float | None] = {
@@ -86,7 +88,8 @@ class FewShot(ProbeSuite):
             "outcomes_of": f"{self._main}shot-seed-0",
             "train_n": len(labels),
         }
-        return SuiteResult(metrics, FewShotOutcomes(tuple(main)), facts, chance=1 / classes)
+        shares = {f"fewshot_acc1@{k}": right / self.seeds for k, right in hits.items() if k != self._main}
+        return SuiteResult(metrics, FewShotOutcomes(tuple(main), shares), facts, chance=1 / classes)
 
 
 def drawn(labels: np.ndarray, classes: int, seed: int) -> list[np.ndarray]:
@@ -116,9 +119,11 @@ class FewShotOutcomes(SampleOutcomes):
 
     Attributes:
         draws: one per seed; that of seed 0 is what `correct` and the tables are about.
+        shares: metric of another number of shots -> share of draws that were right, ``(n,) float64``.
     """
 
     draws: tuple[Outcomes, ...]
+    shares: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.draws[0])
@@ -129,9 +134,13 @@ class FewShotOutcomes(SampleOutcomes):
         return self.draws[0].correct
 
     def table(self, split: EvalSplit) -> pa.Table:
-        """As of a classification, and ``right_draws``: how many draws were right. Their sum is the main metric."""
+        """As of a classification, and ``right_draws``: how many draws were right. Their sum is the main metric; of the
+        other numbers of shots there is a column each, by the metric's name."""
         right = np.sum([one.correct for one in self.draws], axis=0)
-        return self.draws[0].table(split).append_column("right_draws", pa.array(right.astype(np.uint16)))
+        table = self.draws[0].table(split).append_column("right_draws", pa.array(right.astype(np.uint16)))
+        for name, share in self.shares.items():
+            table = table.append_column(name, pa.array(share))
+        return table
 
     def tables(self, evalset: EvalSet, split: EvalSplit) -> dict[str, Any]:
         return self.draws[0].tables(evalset, split)

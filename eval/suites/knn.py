@@ -14,9 +14,11 @@ vote.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from pydantic import Field, PositiveFloat, field_validator
 
 from ...errors import DataError
@@ -84,7 +86,8 @@ class KNN(ProbeSuite):
             "validation_n": len(rows),
             "train_n": len(train),
         }
-        return SuiteResult(metrics, by_k[chosen], facts)
+        hits = {f"knn_acc1@{k}": pa.array(found.correct) for k, found in by_k.items()}
+        return SuiteResult(metrics, replace(by_k[chosen], counted=hits), facts)
 
 
 def centred(image: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -50,7 +50,8 @@ class LanguageOutcomes(SampleOutcomes):
         return np.concatenate([one.correct for one in self.found.values()])
 
     def table(self, split: EvalSplit) -> pa.Table:
-        """As of a classification, with the set's class numbers, and the column ``language``."""
+        """As of a classification, with the set's class numbers, and the columns ``language`` and ``classes`` (that it
+        names)."""
         parts = []
         for language, one in self.found.items():
             of_set, table = self.indices[language], one.table(split)
@@ -60,7 +61,8 @@ class LanguageOutcomes(SampleOutcomes):
                 table = table.set_column(place, name, small(of_set[numbers], below).cast(pa.uint32()))
             place = table.schema.get_field_index("rank")
             table = table.set_column(place, "rank", table["rank"].cast(pa.uint32()))
-            parts.append(table.append_column("language", pa.array([language] * len(one), pa.string())))
+            table = table.append_column("language", pa.array([language] * len(one), pa.string()))
+            parts.append(table.append_column("classes", pa.array(np.full(len(one), len(of_set), np.uint32))))
         return pa.concat_tables(parts).combine_chunks()
 
 

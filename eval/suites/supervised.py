@@ -15,14 +15,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import pyarrow as pa
 from pydantic import BeforeValidator, Field
 
 from ...errors import ConfigError, DataError
 from ...shards import storage
-from ...shards.evalsets.base import EvalSet
+from ...shards.evalsets.base import EvalSet, EvalSplit
 from ..metrics.accuracy import BLOCK
 from ..metrics.average_precision import mean_average_precision
 from ..metrics.outcomes import Outcomes, outcomes
@@ -137,15 +139,14 @@ class Supervised(Suite):
         right_lists = read_right_classes(context.evalset, self.split, len(labels))
         theirs = np.flatnonzero(match >= 0)
         everything: list[np.ndarray] = []
-        overall = 0
+        overall: list[np.ndarray] = []
 
         def of_the_set():
-            nonlocal overall
             start = 0
             for logits in context.scores.blocks(self.split, image, BLOCK):  # type: ignore[union-attr]
                 scores = np.full((len(logits), len(match)), -np.inf, np.float32)
                 scores[:, theirs] = logits[:, match[theirs]]
-                overall += int((logits.argmax(1) == match[labels[start : start + len(logits)]]).sum())
+                overall.append(logits.argmax(1) == match[labels[start : start + len(logits)]])
                 if right_lists is not None:
                     everything.append(scores)
                 start += len(logits)
@@ -155,7 +156,9 @@ class Supervised(Suite):
         unseen = match[labels] < 0
         if unseen.any():  # a class that cannot be said is not among the best five either
             found = Outcomes(labels, found.prediction, np.where(unseen, len(match), found.rank), found.classes)
-        metrics = {**found.metrics("sup_"), "sup_acc1_all": overall / len(labels)}
+        right_of_all = np.concatenate(overall)
+        metrics = {**found.metrics("sup_"), "sup_acc1_all": int(right_of_all.sum()) / len(labels)}
+        counted = {"sup_acc1_all": pa.array(right_of_all)}
         facts: dict[str, Any] = {
             "model_classes": len(context.scores.classes),
             "missing_classes": [context.evalset.classnames[i] for i in np.flatnonzero(match < 0).tolist()],
@@ -165,10 +168,11 @@ class Supervised(Suite):
             right, digest = right_lists
             given = right.any(1)
             hits = right[np.arange(len(right)), found.prediction]
+            counted["sup_real_acc1"] = pa.array(hits, mask=~given)
             metrics["sup_real_acc1"] = float(hits[given].mean()) if given.any() else None
             metrics["sup_map"] = mean_average_precision(np.concatenate(everything), right)
             facts |= {"right_classes": digest, "without_right_class": int((~given).sum())}
-        return SuiteResult(metrics, found, facts)
+        return SuiteResult(metrics, replace(found, counted=counted), facts)
 
 
 def _folded(name: str) -> str:

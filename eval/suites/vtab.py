@@ -111,8 +111,8 @@ class Vtab(Suite):
             task = self._task(evalset).name
             if task in names:
                 raise ConfigError(
-                    f"{names[task]!r} and {evalset.name!r} are both VTAB-1k's {task}; one set per task enters the means "
-                    f"of {self.label!r}: name the `sets` to measure"
+                    f"{names[task]!r} and {evalset.name!r} are both VTAB-1k's {task}; one set per task enters its "
+                    f"means: name those to measure in `sets` of the suite {self.label!r}"
                 )
             names[task] = evalset.name
         if lost := [name for name in self.tasks if name not in names.values()]:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 
 import psutil
 from rich.console import Console
 
-from ...errors import DataError, StorageError
+from ...errors import ConfigError, DataError, StorageError
+from ...eval.opened import open_sets
+from ...shards import storage
 from ...shards.evalsets.builtin import BUILTIN
 from ...shards.evalsets.check import check
+from ...shards.evalsets.source import EvalSource
 from ..config import Config, load
 from ..plan import make_plan
+from ..stages.evaluation import source_identity
 
 MIN_FREE_DISK = 200 * 2**20
 MEMORY_PER_WORKER = 700 * 2**20  # an idle worker with torch loaded
@@ -26,22 +31,46 @@ def check_config(path: str, overrides: list[str], out: Console) -> None:
     """
     config, _ = load(path, overrides)
     out.print(f"ok  config {path}: {len(config.scores)} scores, {len(config.subsets)} subsets")
+    evaluation = check_evaluation(config)  # before planning, which tells the first problem alone
     plan = make_plan(config)
     out.print(f"ok  inputs, models and weights: {len(plan.stages)} stages planned")
-    for line in [*check_evaluation(config), *check_resources(config)]:
+    for line in [*evaluation, *check_resources(config)]:
         out.print(line, soft_wrap=True, markup=False)
 
 
 def check_evaluation(config: Config) -> list[str]:
-    """The evaluation sets of the config; built-in ones are made when the run begins.
+    """The evaluation sets of the config, and that each has a suite and each suite a set.
+
+    Built-in sets are written into a temporary folder for it, a second or so each.
 
     Raises:
         DataError: everything that is missing in them.
+        ConfigError: a suite or a set would measure nothing.
     """
-    given = [source for source in config.eval.data if source.path not in BUILTIN] if config.eval else []
+    if config.eval is None:
+        return []
+    told, given = [], []
+    for source in config.eval.data:
+        if source.path in BUILTIN:
+            continue
+        if storage.exists(source.path):
+            given.append(source)
+            continue
+        try:
+            source_identity(source, "eval.data")
+        except ConfigError as error:
+            told.append(str(error))
     found = check(given)
-    if found.problems:
-        raise DataError("\n".join(found.problems))
+    if told or found.problems:
+        raise DataError("\n".join(dict.fromkeys([*told, *found.problems])))
+    with tempfile.TemporaryDirectory(prefix="curate-check-") as folder:
+        sources = []
+        for source in config.eval.data:
+            if source.path in BUILTIN:
+                BUILTIN[source.path](place := os.path.join(folder, f"wds_{source.path}"))
+                source = EvalSource(path=place)
+            sources.append(source)
+        open_sets([one for source in sources for one in source.open()], config.eval.suites)
     return [f"ok  evaluation set {one.line()}" for one in found.sets]
 
 

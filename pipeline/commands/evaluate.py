@@ -13,7 +13,8 @@ from rich.table import Table
 
 from ...errors import ConfigError
 from ...eval.evaluate import evaluate_models
-from ...eval.suites import Suite, parse_suites
+from ...eval.suites import SUITES, Suite, parse_suites
+from ...registry import unknown
 from ...shards import storage
 from ...shards.evalsets.base import EvalSet
 from ...shards.evalsets.builtin import BUILTIN
@@ -48,10 +49,15 @@ def evaluate_named(
     chosen = _suites(suites)
     sets = [one for text in data for one in _sets(text, target)]
     cache = storage.join(target, "features")
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err
-    ) as bar:
-        task = bar.add_task("images embedded", total=None)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=err)
+    task = bar.add_task("texts and pictures", total=None)
+
+    def step(done: int, total: int) -> None:
+        bar.start()  # not before there is work: what is wrong with sets or models is told without a bar
+        bar.update(task, completed=done, total=total)
+
+    try:
         found = evaluate_models(
             {name: (model, pretrained or None) for name, model in names.items()},
             sets,
@@ -59,26 +65,31 @@ def evaluate_named(
             {name: storage.join(target, name) for name in names},
             cache,
             device,
-            lambda done, total: bar.update(task, completed=done, total=total),
+            step,
         )
+    finally:
+        bar.stop()
     out.print(results_table(found))
     out.print(f"percent; results in {target}", style="dim", markup=False, highlight=False)
 
 
 def _names(models: Sequence[str]) -> dict[str, str]:
-    """Models by the last part of their paths; by all of it, where two would be called alike."""
-    short = [model.rstrip("/").rsplit("/", 1)[-1] for model in models]
-    names = {
-        (m.strip("/").replace("/", "_") if short.count(s) > 1 else s): m for s, m in zip(short, models, strict=True)
-    }
-    if len(names) < len(models):
-        raise ConfigError("a model is named twice")
-    return names
+    """Models by as much of the ends of their paths as tells them apart."""
+    parts = [model.strip("/").split("/") for model in models]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["_".join(path[-length:]) for path in parts]
+        if len(set(names)) == len(models):
+            return dict(zip(names, models, strict=True))
+    raise ConfigError("a model is named twice")
 
 
 def _suites(texts: Sequence[str]) -> list[Suite]:
+    values = [_value("--suite", text) for text in texts]
+    for name in (value.get("type") if isinstance(value, dict) else value for value in values):
+        if name not in list(SUITES):
+            raise ConfigError(f"--suite: {unknown('suite', str(name), SUITES)}")
     try:
-        return parse_suites([_value("--suite", text) for text in texts])
+        return parse_suites(values)
     except ValidationError as error:
         raise ConfigError(f"--suite: {'; '.join(e['msg'] for e in error.errors())}") from error
 

@@ -38,7 +38,7 @@ def _print_lines(board: dict[str, Any], out: Console) -> None:
     """A line per metric, a column per arm: for more metrics than a terminal is wide."""
     arms = board["arms"][:COLUMNS]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for arm in arms:
         table.add_column(arm["name"], justify="right")
     for metric in board["metrics"]:
@@ -66,23 +66,22 @@ def _difference(value: dict[str, Any] | None) -> str:
 
 
 def print_comparison(comparison: dict[str, Any], out: Console) -> None:
-    """Print arms against main metrics, in the comparison's order, with who differs from the control."""
-    main = [m for m in comparison["measures"] if m["main"]][:COLUMNS]
+    """A line per main metric, a column per arm, in the comparison's order, and who differs from the control."""
+    arms = comparison["arms"][:COLUMNS]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("arm")
-    for measure in main:
-        table.add_column(measure["label"], justify="right")
-    for place, arm in enumerate(comparison["arms"]):
-        cells = [_compared(comparison, measure, place) for measure in main]
-        table.add_row(arm["name"], *cells)
+    table.add_column("", no_wrap=True)
+    for arm in arms:
+        table.add_column(arm["name"].replace("/", "/\u200b"), justify="right")  # where a long name may be broken
+    for measure in comparison["measures"]:
+        if measure["main"]:
+            table.add_row(measure["label"], *(_compared(comparison, measure, i) for i in range(len(arms))))
     out.print(table)
-    control = comparison["control"]
     told = "percent, 95 % intervals"
-    if control is not None and len(comparison["arms"]) > 1:
-        name = comparison["arms"][control]["name"]
+    if comparison["control"] is not None and len(comparison["arms"]) > 1:
+        name = comparison["arms"][comparison["control"]]["name"]
         told += f"; + and - : better and worse than {name}, its paired interval excludes 0"
-    more = sum(m["main"] for m in comparison["measures"]) - len(main)
-    out.print(told + (f"; {more} more on the page" if more else ""), style="dim", markup=False)
+    more = len(comparison["arms"]) - len(arms)
+    out.print(told + (f"; {more} more arms on the page" if more else ""), style="dim", markup=False)
     for different in comparison["differs"]:
         out.print(f"note: {different['sentence']}", markup=False)
 
@@ -92,7 +91,11 @@ def _compared(comparison: dict[str, Any], measure: dict[str, Any], place: int) -
     if value is None:
         return "–"
     mean, low, high, _ = value
-    told = f"{100 * mean:.1f}" if low is None else f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    told = f"{100 * mean:.1f}"
+    if low is not None and abs(low + high - 2 * mean) < 1e-5:
+        told += f" ± {50 * (high - low):.1f}"
+    elif low is not None:
+        told += f" [{100 * low:.1f}, {100 * high:.1f}]"
     found = (comparison["paired"].get(measure["id"]) or [None] * (place + 1))[place]
     if found and found["low"] is not None and (found["low"] > 0 or found["high"] < 0):
         told += " +" if (found["low"] > 0) == measure["higher_is_better"] else " -"

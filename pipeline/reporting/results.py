@@ -13,6 +13,9 @@ from ...eval.report.data import Arm, Confusion, Contrast, Estimate, Headline, Le
 from ...shards import storage
 from .source import RunData
 
+MOST_METRICS = 6
+"""Main metrics that a report's own section shows."""
+
 
 def results(run: RunData) -> tuple[Headline | None, Leaderboard | None]:
     """Every arm's metrics with intervals over seeds, and the comparison with the control arm."""
@@ -38,10 +41,29 @@ def results(run: RunData) -> tuple[Headline | None, Leaderboard | None]:
         metrics,
         arms,
         control,
+        shown=_shown_first(rows, boards, metrics),
         per_class=_per_class(rows, boards, metrics, list(evaluated)),
         confusions=[c for arm in dict.fromkeys((arms[0].name, control)) for c in _confusions(rows, boards[0], arm)],
     )
     return _headline(run, rows, boards[0], metrics[0], control), board
+
+
+def _shown_first(rows: list[Row], boards: list[Board], metrics: list[Metric]) -> list[str]:
+    """Names of the metrics that a section has room for, () = all: one of each kind of task, then of other suites.
+
+    The first is the headline's; further sets of the same suite are left to the page of all results.
+    """
+    if len(metrics) <= MOST_METRICS:
+        return []
+    chosen: dict[int, None] = {}
+    for what in ("kind", "suite"):
+        seen = {_first(rows, boards[i]).record.get(what) for i in chosen}
+        for i, board in enumerate(boards):
+            found = _first(rows, board).record.get(what)
+            if found not in seen and len(chosen) < MOST_METRICS:
+                chosen[i] = None
+                seen.add(found)
+    return [metrics[i].name for i in sorted(chosen)]
 
 
 def metrics_of(boards: list[Board]) -> list[Metric]:
@@ -58,6 +80,8 @@ def metric_of(board: Board, several_sets: bool = False) -> Metric:
 
 def _estimate(value: Mean | Paired, seeds: dict[int, float]) -> Estimate:
     low, high = value.ci95 or (None, None)
+    if low == high:  # seeds that happen to agree: a spread that was not seen is not a spread of 0
+        low = high = None
     return Estimate(value.mean, low, high, list(seeds.values()))
 
 
@@ -66,17 +90,20 @@ def _of(board: Board, arm: str) -> ArmResult | None:
 
 
 def _arm(run: RunData, name: str, boards: list[Board], metrics: list[Metric]) -> Arm:
-    scores, differences = {}, {}
+    scores, differences, like_chance = {}, {}, []
     for board, metric in zip(boards, metrics, strict=True):
         found = _of(board, name)
         if found is None:
             continue
         scores[metric.name] = _estimate(found.over_seeds, found.values)
+        chance = board.chance
+        if chance is not None and found.wilson95 and all(a <= chance <= b for a, b in found.wilson95.values()):
+            like_chance.append(metric.name)
         if found.comparison:
             differences[metric.name] = _estimate(found.comparison.over_seeds, found.comparison.over_seeds.values)
     trained = run.named("pretrain")[name].summary["seeds"].values()
     first = next(iter(trained))
-    return Arm(name, scores, differences, unique_images=first["distinct"], samples_seen=first["samples_seen"])
+    return Arm(name, scores, differences, first["distinct"], first["samples_seen"], like_chance=like_chance)
 
 
 def _headline(run: RunData, rows: list[Row], board: Board, metric: Metric, control: str) -> Headline | None:

@@ -98,9 +98,7 @@ def source_identity(source: EvalSource, where: str) -> str:
         ConfigError: nothing is there.
     """
     if not storage.exists(source.path):
-        raise ConfigError(
-            f"{where}: {source.path!r} is neither a folder or file nor a built-in evaluation set ({', '.join(BUILTIN)})"
-        )
+        raise ConfigError(f"{where}: {unknown('file, folder or built-in evaluation set', source.path, BUILTIN)}")
     return source.identity()
 
 

@@ -164,6 +164,9 @@ def _labels(values: pa.ChunkedArray, names: Sequence[str], where: str, each: str
     """Class numbers of a column of numbers or names."""
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
         number = {name: place for place, name in enumerate(names)}
+        if len(number) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(f"{where}: labels are names, and two classes are called {twice!r}; use numbers as labels")
         told = values.to_pylist()
         if lost := [row for row, value in enumerate(told) if value not in number]:
             raise DataError(f"{where}: {each} {lost[0]}: {told[lost[0]]!r} is none of the {len(names)} classes")

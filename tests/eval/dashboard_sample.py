@@ -23,17 +23,14 @@ from curate.eval.report.dashboard.data import (
     Fact,
     Groups,
     GroupScore,
-    Guess,
-    Hit,
     Measure,
-    Mistake,
     PerClass,
-    Retrieved,
     Robustness,
     Score,
     Span,
     Step,
 )
+from curate.eval.report.dashboard.example_data import Guess, Hit, Mistake, Retrieved
 from curate.eval.report.gallery_data import Picture
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=2>"

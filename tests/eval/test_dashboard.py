@@ -20,6 +20,7 @@ from curate.errors import DataError
 from curate.eval.report.dashboard import Dashboard, build_dashboard, data
 from curate.eval.report.dashboard.build import SCRIPTS, SECTIONS, render
 from curate.eval.report.dashboard.check import check_dashboard, is_relative
+from curate.eval.report.dashboard.example_data import Guess, Mistake
 from curate.eval.report.dashboard.payload import payload
 from curate.eval.report.dashboard.pictures import bounded
 from curate.eval.report.gallery_data import Picture
@@ -166,7 +167,7 @@ def test_the_same_data_gives_the_same_bytes_in_another_process(sample: Dashboard
 def test_a_picture_stands_once_however_many_show_it() -> None:
     shown = Picture(b"png", "image/png", 8, 8)
     arm = data.Arm("x", ["0"], {})
-    mistakes = [data.Mistake("m", str(i), "cat", {"x": data.Guess("dog", False)}, shown) for i in range(5)]
+    mistakes = [Mistake("m", str(i), "cat", {"x": Guess("dog", False)}, shown) for i in range(5)]
     told = payload(Dashboard("t", [data.Measure("m", "m", groups=["g"])], [arm], mistakes=mistakes))
     assert len(told["pictures"]) == 1
     assert [m["picture"] for m in told["mistakes"]] == [0] * 5
@@ -175,8 +176,12 @@ def test_a_picture_stands_once_however_many_show_it() -> None:
 def test_examples_are_cut_to_what_a_page_holds_measure_by_measure() -> None:
     measures = [data.Measure(name, name, groups=["g"]) for name in "ab"]
     mistakes = [
-        data.Mistake(
-            name, f"{name}{i}", "c", {"x": data.Guess("d", False)}, Picture(f"{name}{i}".encode(), "image/png", 1, 1)
+        Mistake(
+            name,
+            f"{name}{i}",
+            "c",
+            {"x": Guess("d", False)},
+            Picture(f"{name}{i}".encode(), "image/png", 1, 1),
         )
         for name in "ab"
         for i in range(5)
@@ -228,12 +233,13 @@ PICTURE = Picture(b"x", "image/svg+xml", 1, 1)
         (board(confusions=[data.Confusion("m", "x", (), ["a"], [[1, 2]])]), "is not 1 x 1"),
         (board(groups=[data.Groups("m", "f", ["a"], [1, 2], {})]), "not all have 1"),
         (board(curves=[data.Curve("L", "x", "m", [1.0], [])]), "1 places, 0 values"),
-        (board(mistakes=[data.Mistake("m", "k", "c", {}, PICTURE)]), "image/svg"),
-        (board(mistakes=[data.Mistake("m", "k", "c", {}, Picture(b"x" * 70_000, "image/png", 1, 1))]), "larger than"),
+        (board(mistakes=[Mistake("m", "k", "c", {}, PICTURE)]), "image/svg"),
         (
-            board(
-                mistakes=[data.Mistake("m", "k", "c", {}, Picture(b"%d" % i, "image/png", 1, 1)) for i in range(601)]
-            ),
+            board(mistakes=[Mistake("m", "k", "c", {}, Picture(b"x" * 70_000, "image/png", 1, 1))]),
+            "larger than",
+        ),
+        (
+            board(mistakes=[Mistake("m", "k", "c", {}, Picture(b"%d" % i, "image/png", 1, 1)) for i in range(601)]),
             "at most 600",
         ),
     ],

@@ -115,7 +115,7 @@ def test_choosing_tasks_recomputes_mean_rank_and_win_rate(browser: Any, url: str
             m: {
                 a.name: float(np.mean([v for v in a.scores[m].seeds if v is not None]))
                 for a in sample.arms
-                if m in a.scores
+                if m in a.scores and a.name in there
             }
             for m in chosen
         }

@@ -28,7 +28,9 @@ def picture(number: int) -> bytes:
 
 
 def labelled(folder: Path, n: int = 6) -> str:
-    write_evalset(str(folder), ("a", "b"), ["a {c}"], {s: [(picture(i), i % 2) for i in range(n)] for s in ("train", "test")})
+    write_evalset(
+        str(folder), ("a", "b"), ["a {c}"], {s: [(picture(i), i % 2) for i in range(n)] for s in ("train", "test")}
+    )
     return str(folder)
 
 
@@ -109,3 +111,10 @@ def test_names_that_make_one_file_are_two_of_a_kind(tmp_path):
 
 def test_a_folder_may_have_no_name_left(tmp_path):
     assert "`name`" in refused([labelled(tmp_path / "wds__test")], ["zero_shot"])
+
+
+def test_the_pattern_of_a_name_is_no_path():
+    with pytest.raises(ValueError, match="name"):
+        parse_suites([{"type": "knn", "name": "../evil"}])
+    with pytest.raises(ValueError, match="name"):
+        parse_suites([{"type": "knn", "name": "k" * 65}])

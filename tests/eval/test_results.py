@@ -38,6 +38,7 @@ def write(folder, right: float, seed: int, **changes) -> str:
         "chance": 0.2,
         "main_metric": "acc1",
         "metrics": found.metrics(),
+        "correct": int(correct.sum()),
         "wilson95": wilson(int(correct.sum()), 40),
         "outcomes": "outcomes/set.parquet",
         "per_class": per_class_table(confusion_matrix(LABELS, prediction, 5), NAMES),

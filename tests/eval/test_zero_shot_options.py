@@ -111,8 +111,8 @@ def test_main_metric_is_the_task_lists():
     with pytest.raises(DataError, match="the main metric of fairness-geode, acc_wg, is about groups"):
         run(one("zero_shot"), zoo(name="fairness-geode"))
     with pytest.raises(DataError, match="is about groups"):
-        one("zero_shot").check_set(zoo(name="fairness-geode"), ())
-    one("zero_shot").check_set(zoo(), ())
+        one("zero_shot").check_splits(geode := zoo(name="fairness-geode"), {"test": geode.split("test")})
+    one("zero_shot").check_splits(zoo(), {"test": zoo().split("test")})
 
 
 def test_groups_give_metrics_beside():

@@ -18,7 +18,8 @@ from curate.filters.memory import MemoryContext, MemoryPool, run_filters
 from curate.filters.scorers.checksum import pixel_checksum
 from curate.filters.scorers.perceptual_hash import perceptual_hash
 from curate.filters.tiles import pairs_at_least, raise_to_largest
-from curate.shards.evalsets.webdataset import write_evalset
+from curate.shards.evalsets.source import EvalSource
+from curate.shards.evalsets.write import write_evalset
 from curate.shards.tar import TarWriter
 from curate.shards.uid import stable_uid
 
@@ -183,7 +184,6 @@ def test_sets_without_labels_or_of_another_type_do(make_pool, tmp_path):
     (folder / "nshards.txt").write_text("1\n")
     with TarWriter(str(folder / "0.tar")) as tar:
         tar.write("a", {"png": encoded(picture(1)), "txt": b"a thing"})
-        tar.write("b", {"txt": b"no picture"})
     (tmp_path / "work" / "data").mkdir(parents=True)
     context = MemoryContext(folder=str(tmp_path / "work"))
     name = str(tmp_path / "captions")
@@ -201,7 +201,7 @@ def test_options():
         Decontaminate(sets=["one", "one"])
     chosen = Decontaminate(sets=["one"], pixels="p", hash="h", encoder="e")
     assert chosen.columns() == ["sha256", "p", "h", "e.image"]
-    assert (chosen.encoders(), chosen.evalsets()) == (["e"], ["one"])
+    assert (chosen.encoders(), chosen.evalsets()) == (["e"], [EvalSource(path="one")])
 
 
 @settings(max_examples=25, deadline=None)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from evaluation_run import measured_config
 from small_run import curate, outputs, write_config
 
 
@@ -14,3 +15,13 @@ def reference_run(tmp_path_factory) -> tuple[str, Path, dict[str, str]]:
     done = curate("run", config)
     assert done.returncode == 0, done.stderr
     return config, folder / "runs", outputs(folder / "runs")
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory) -> Path:
+    """Folder of a run of two subsets, two seeds, nine suites, eight sets; what it printed is in ``said``."""
+    folder = tmp_path_factory.mktemp("measured")
+    done = curate("run", measured_config(folder))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "said").write_text(done.stdout)
+    return folder

@@ -10,6 +10,7 @@ import pytest
 
 from curate.eval.report.check import check_report
 from curate.eval.report.data import Header, Pool, Report
+from curate.eval.results.files import FORMAT
 from curate.pipeline.artifact import Artifact
 from curate.pipeline.config import Config
 from curate.pipeline.reporting.distributions import MORE_COLUMNS, Distributions, distributions
@@ -264,7 +265,7 @@ def evaluated(pool: LittlePool, name: str, correct: int) -> None:
         "metrics": {"acc1": correct / 100}, "correct": correct, "wilson95": [correct / 100 - 0.1, correct / 100 + 0.1],
         "per_class": [], "confusion": None, "outcomes": "outcomes/x.parquet",
     }  # fmt: skip
-    storage.write_json(str(data / "model" / "results.json"), {"format": 1, "results": [record]})
+    storage.write_json(str(data / "model" / "results.json"), {"format": FORMAT, "results": [record]})
 
 
 def test_networks_stand_beside_what_they_keep_even_when_nothing_was_trained_on_it(pool: LittlePool) -> None:

@@ -15,7 +15,7 @@ from curate.pretrain.data.tokenizer import WordTokenizer
 from curate.pretrain.weighing.flyt import Linear, ScoringHead, make_head, train_scorer
 from curate.pretrain.weighing.flyt_data import Labelled, Pairs, draw_rows
 from curate.pretrain.weighing.flyt_options import FlytTraining
-from curate.shards.evalsets.webdataset import write_evalset
+from curate.shards.evalsets.write import write_evalset
 
 COLOURS = ("red", "green", "blue", "yellow")
 VALUES = ((220, 40, 40), (40, 180, 60), (50, 70, 220), (230, 210, 50))

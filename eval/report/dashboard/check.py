@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 
 from ....errors import DataError
 from ..gallery_data import Picture
-from .data import MOST_BYTES, MOST_BYTES_EACH, MOST_PICTURES, Arm, Dashboard, Score, Span
+from .data import Arm, Dashboard, Score, Span
+from .example_data import MOST_BYTES, MOST_BYTES_EACH, MOST_PICTURES
 from .pictures import MIMES, pictures_of
 
 _RELATIVE = re.compile(r"(?!/)[A-Za-z0-9._~/ +@%-]+\Z")
@@ -104,7 +105,8 @@ def _references(data: Dashboard, arms: set[str], measures: set[str]) -> Iterator
         *(("retrieval", r.measure, r.hits) for r in data.retrieved),
         *(("aggregate", m, ()) for a in data.aggregates for m in a.measures),
         *(("curve", None, (c.arm,)) for c in data.curves),
-        *(("mean rank", m, data.overall.ranks) for m in (data.overall.measures if data.overall else ())),
+        *(("choice", m, ()) for m in data.chosen),
+        *(("mean rank", m, overall.ranks) for overall in (data.overall,) if overall for m in overall.measures),
     ]
     for what, measure, whose in named:
         if measure is not None and measure not in measures:

@@ -10,12 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..gallery_data import Picture
-
-MOST_PICTURES = 600
-MOST_BYTES_EACH = 64 * 1024
-MOST_BYTES = 6 * 1024 * 1024
-"""Bounds of the pictures of one page: how many, encoded bytes of one, and of all."""
+from .example_data import Mistake, Retrieved
 
 
 @dataclass
@@ -26,7 +21,7 @@ class Measure:
         name: unique; stands in links, so it should outlive the page (``imagenet1k/zero_shot/acc1``).
         label: heading of the column.
         groups: under which it is chosen, such as "VTAB-13 (DataComp's)"; one measure may be in several.
-        main: chosen when the page opens.
+        main: main metric of its suite.
         n: test samples.
         chance: level of guessing.
         unit: "percent" for fractions 0-1 shown as percentages, else text set after the number.
@@ -272,54 +267,6 @@ class Curve:
 
 
 @dataclass
-class Guess:
-    """What one arm said to one sample."""
-
-    label: str
-    right: bool
-
-
-@dataclass
-class Mistake:
-    """One sample that not all arms got right. `guesses`: arm -> what it said."""
-
-    measure: str
-    key: str
-    true: str
-    guesses: Mapping[str, Guess]
-    picture: Picture | None = None
-    note: str = ""
-
-
-@dataclass
-class Hit:
-    """One retrieved item: a caption or a picture; `right`: it belongs to the query."""
-
-    right: bool
-    text: str = ""
-    picture: Picture | None = None
-    score: float | None = None
-
-
-@dataclass
-class Retrieved:
-    """One query and what each arm retrieved, best first.
-
-    Attributes:
-        rank: arm -> rank of the first right item, from 1.
-        answers: what belongs to the query, retrieved or not.
-    """
-
-    measure: str
-    key: str
-    hits: Mapping[str, Sequence[Hit]]
-    text: str = ""
-    picture: Picture | None = None
-    rank: Mapping[str, int] = field(default_factory=dict)
-    answers: Sequence[Hit] = ()
-
-
-@dataclass
 class Overall:
     """Ranks over several measures as they were compared: would other tasks of this kind give the same order?
 
@@ -341,6 +288,7 @@ class Dashboard:
     Attributes:
         control: arm that differences are first taken from; "" = the first.
         notes: what a reader must know, shown on top.
+        chosen: measures that are chosen when the page opens; () = the main ones.
     """
 
     title: str
@@ -360,3 +308,4 @@ class Dashboard:
     mistakes: Sequence[Mistake] = ()
     retrieved: Sequence[Retrieved] = ()
     overall: Overall | None = None
+    chosen: Sequence[str] = ()

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from ...examples import Seen, captions_of, query_row, retrieved
 from ..gallery_data import Picture
-from .data import Guess, Hit, Mistake, Retrieved
+from .example_data import Guess, Hit, Mistake, Retrieved
 
 SHOWN = 5  # retrieved items of a query
 

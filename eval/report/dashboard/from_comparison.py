@@ -27,6 +27,7 @@ from .data import (
     Span,
     Step,
 )
+from .notes import chosen_first, notes_of
 
 DATACOMP = {
     "DataComp ImageNet": "ImageNet",
@@ -37,6 +38,7 @@ DATACOMP = {
 """DataComp's groups by the names that a page has for them: VTAB always says which."""
 INTERVALS = {"wilson": "Wilson", "bca": "BCa bootstrap", "normal": "normal approximation"}
 """Kinds of intervals over test images by the names that a page has for them."""
+TEMPLATES = 3  # of a measure that are told
 OPTIONS_TOLD = 160  # characters of a protocol's options
 
 
@@ -83,13 +85,14 @@ def dashboard_of(
     beside = beside or Beside()
     arms = [_arm(comparison, i, beside.arms) for i in range(len(comparison["arms"]))]
     control = comparison["control"]
+    chosen, note = chosen_first(comparison)
     return Dashboard(
         title,
         [_measure(comparison, m, beside.samples) for m in comparison["measures"]],
         arms,
         summary=summary,
         control=arms[control].name if control is not None and arms else "",
-        notes=[*beside.notes, *_notes(comparison)],
+        notes=[*beside.notes, *note, *notes_of(comparison)],
         facts=[Fact(a["id"], *_FACTS.get(a["id"], (a["label"], "")), a.get("log", True)) for a in _axes(comparison)],
         differences=list(_differences(comparison)),
         aggregates=[
@@ -110,6 +113,7 @@ def dashboard_of(
         mistakes=beside.mistakes,
         retrieved=beside.retrieved,
         overall=_overall(comparison),
+        chosen=chosen,
     )
 
 
@@ -143,12 +147,6 @@ def _overall(comparison: Mapping[str, Any]) -> Overall | None:
     return Overall(found["measures"], ranks, tuple(found["tau"]) if found["tau"] else None)
 
 
-def _notes(comparison: Mapping[str, Any]) -> Iterator[str]:
-    yield from (d["sentence"] for d in comparison.get("differs", ()))
-    if sentence := comparison.get("family", {}).get("sentence"):
-        yield sentence
-
-
 def _measure(comparison: Mapping[str, Any], measure: Mapping[str, Any], samples: Mapping[str, int]) -> Measure:
     protocol = comparison["protocols"][measure["protocol"]]
     return Measure(
@@ -168,7 +166,7 @@ def _measure(comparison: Mapping[str, Any], measure: Mapping[str, Any], samples:
         split=protocol["split"],
         text_hash=protocol["text_hash"],
         digest=protocol["dataset_digest"],
-        templates=protocol.get("templates", ()),
+        templates=list(protocol["options"].get("templates") or protocol.get("templates", ()))[:TEMPLATES],
         note=measure.get("note") or "",
     )
 
@@ -207,7 +205,7 @@ def _arm(comparison: Mapping[str, Any], place: int, backgrounds: Mapping[str, Ba
         kind = "Student's t, other seeds" if mean[3] > 1 else f"{kinds[name]}, other test images"
         scores[name] = Score(
             [v[0] if v else None for v in own],
-            None if mean[1] is None else Span(mean[1], mean[2], kind),
+            _span(mean[1], mean[2], kind),
             [Span(v[1], v[2], f"{kinds[name]}, other test images") if v and v[1] is not None else None for v in own],
             [_verdict(verdicts[name][m]) for m in arm["models"]] if name in verdicts else (),
             _rank(ranked[name], place) if name in ranked else None,
@@ -223,6 +221,15 @@ def _arm(comparison: Mapping[str, Any], place: int, backgrounds: Mapping[str, Ba
         steps=behind.steps,
         report=behind.report,
     )
+
+
+def _ends(low: float | None, high: float | None) -> tuple[float | None, float | None]:
+    """An interval's ends; none where seeds happened to agree, for a spread that was not seen is not a spread of 0."""
+    return (None, None) if low is None or low == high else (low, high)
+
+
+def _span(low: float | None, high: float | None, kind: str) -> Span | None:
+    return None if low is None or high is None or low == high else Span(low, high, kind)
 
 
 def _verdict(found: Sequence[Any] | None) -> tuple[str, float] | None:
@@ -247,8 +254,7 @@ def _differences(comparison: Mapping[str, Any]) -> Iterator[Difference]:
                 names[comparison["control"]],
                 measure,
                 found["difference"],
-                found["low"],
-                found["high"],
+                *_ends(found["low"], found["high"]),
                 found["p"],
                 found["p_holm"],
                 over,

@@ -16,7 +16,8 @@ from scipy import special
 from ..galleries import SMALL, data_uri
 from ..gallery_data import Picture
 from ..visible import reveal, shorten
-from .data import Arm, Dashboard, Hit, Score, Span
+from .data import Arm, Dashboard, Score, Span
+from .example_data import Hit
 from .pictures import pictures_of
 
 LONGEST = 600  # characters of one caption or class name
@@ -58,6 +59,7 @@ class _Payload:
             "title": _text(data.title),
             "control": self.arm[data.control] if data.control else 0,
             "measures": [_record(m) for m in data.measures],
+            "chosen": sorted(self.measure[m] for m in data.chosen or [m.name for m in data.measures if m.main]),
             "facts": [_record(f) for f in data.facts],
             "arms": arms,
             "differences": differences,
@@ -141,8 +143,8 @@ class _Payload:
             "scores": scores,
         }
 
-    def _differences(self) -> dict[str, Any]:
-        """Measure -> "arm,control" -> [mean, low, high, p, Holm's p, place of its kind, and the rest if it is known]."""
+    def _differences(self) -> dict[int, dict[str, list[Any]]]:
+        """Measure -> "arm,control" -> [mean, low, high, p, Holm's p, place of its kind, the rest if it is known]."""
         found: dict[int, dict[str, list[Any]]] = {}
         for d in self.data.differences:
             pair = f"{self.arm[d.arm]},{self.arm[d.control]}"

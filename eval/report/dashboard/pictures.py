@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from ..galleries import MIMES
 from ..gallery_data import Picture
-from .data import MOST_BYTES, MOST_PICTURES, Dashboard, Mistake, Retrieved
+from .data import Dashboard
+from .example_data import MOST_BYTES, MOST_PICTURES, Mistake, Retrieved
 
 Example = Mistake | Retrieved
 

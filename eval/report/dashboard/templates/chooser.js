@@ -20,10 +20,10 @@ function makeChooser(section) {
   };
   const everything = [...data.measures.keys()];
   const only = select(
-    "only", [["", "choose a set"], ["main", "main metrics"], ...everyGroup.map((g, i) => [String(i), g])], "",
+    "only", [["", "choose a set"], ["first", "as at first"], ["main", "main metrics"], ...everyGroup.map((g, i) => [String(i), g])], "",
     (value) => {
       if (value === "") return;
-      const tasks = value === "main" ? DEFAULT_TASKS : everything.filter((i) => data.measures[i].groups.includes(everyGroup[value]));
+      const tasks = value === "first" ? DEFAULT_TASKS : value === "main" ? MAIN_TASKS : everything.filter((i) => data.measures[i].groups.includes(everyGroup[value]));
       choose({ tasks: new Set(tasks) });
       only.querySelector("select").value = "";
     },

@@ -70,7 +70,7 @@ function paired(row, control, measures) {
     return j >= 0 && mine[i] !== null && theirs[j] !== null ? [mine[i] - theirs[j]] : [];
   });
   if (!pairs.length) return null;
-  return { ...overSeeds(pairs), kind: `paired by seed, ${pairs.length} ${pairs.length === 1 ? "pair: no interval" : "pairs"}` };
+  return { ...overSeeds(pairs), kind: `paired by seed, ${pairs.length} ${pairs.length === 1 ? "pair" : "pairs"}` };
 }
 
 // What was tested where the runs were compared, if it was; else by seeds, here.
@@ -125,13 +125,13 @@ function factColumn(fact, i) {
 
 const sameOverall = (measures) => data.overall !== null && data.overall.measures.length === measures.length && data.overall.measures.every((m, i) => m === measures[i]);
 
-// The columns that depend on the choice; ranks are among all rows shown.
+// The columns that depend on the choice; ranks are among the rows that have all of it.
 function chosenColumns(shown) {
   const measures = chosen();
   const counted = averaged(measures);
   const values = measures.map((m) => shown.map((row) => score(row, m)?.value ?? null));
   const complete = shown.map((_, i) => values.length > 0 && values.every((v) => v[i] !== null));
-  const byTask = (rule) => values.map((v, k) => rule(v, data.measures[measures[k]].higher_is_better));
+  const byTask = (rule) => values.map((v, k) => rule(v.map((x, i) => (complete[i] ? x : null)), data.measures[measures[k]].higher_is_better));
   const over = (table, i) => (complete[i] ? mean(table.map((v) => v[i])) : null);
   const rankTable = byTask(ranks);
   const winTable = byTask(wins);

@@ -73,7 +73,7 @@ const COLOURS = 7;
 const colour = (arm) => (arm === data.control ? "arm-control" : `arm-${shade(arm)}`);
 const shade = (arm) => (arm > data.control ? arm - 1 : arm) % COLOURS;
 // An arm's name with its colour; long ones are cut after two lines, the hint shows them whole.
-const named = (arm, text = data.arms[arm].name) => el("span", { class: "named" }, dot(arm), said(text));
+const named = (arm, text = data.arms[arm].name) => el("span", { class: "named" }, dot(arm), broken(text));
 const dot = (arm) => el("i", { class: `dot ${colour(arm)}` });
 const download = (name, type, text) => {
   const url = URL.createObjectURL(new Blob([text], { type }));

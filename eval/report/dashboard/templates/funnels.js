@@ -6,7 +6,7 @@ function makeFunnels(section) {
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "arm"), el("th", { scope: "col", class: "wide" }, "kept of the pool"), el("th", { scope: "col", class: "n" }, "kept"), el("th", { scope: "col", class: "n" }, "pool"), el("th", { scope: "col" }, "by filter"), reports ? el("th", { scope: "col" }, "report") : null)),
     el("tbody", {}, arms.map(([a, i]) => {
       const kept = a.steps.length ? a.steps.at(-1)[2] : null;
-      return el("tr", {}, el("th", { scope: "row" }, dot(i), said(a.name), a.description ? el("small", {}, said(a.description)) : null),
+      return el("tr", {}, el("th", { scope: "row" }, named(i), a.description ? el("small", {}, said(a.description)) : null),
         el("td", { class: "wide" }, kept === null ? null : svg("svg", { class: "bar1", role: "img", "aria-label": `${reading(kept / a.pool, "percent")} % kept` }, svg("rect", { class: "track", width: "100%", height: "100%", rx: 3 }), svg("rect", { class: "kept", width: `${(100 * kept) / a.pool}%`, height: "100%", rx: 3 }))),
         el("td", { class: "n" }, count(kept), kept === null ? null : el("small", {}, `${reading(kept / a.pool, "percent")}${NARROW}%`)), el("td", { class: "n" }, count(a.pool)),
         el("td", { class: "by-filter" }, a.steps.length ? el("ul", {}, a.steps.map(([label, entered, left]) => el("li", {}, said(label), " ", el("span", { class: "faint" }, `${MINUS}${count(entered - left)}`)))) : NONE),

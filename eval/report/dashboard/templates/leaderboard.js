@@ -98,7 +98,7 @@ function drawBoard(box) {
   const ranked = by ?? columns[0];
   const place = places(ranked, byBest(ranked, shown));
   board = { ...board, columns, rows: sorted, controls };
-  const looks = columns.map((c) => [c.key === "win" ? () => "" : shades(c, shown), bestOf(c, shown)]);
+  const looks = columns.map((c) => [["rank", "win"].includes(c.key) ? () => "" : shades(c, shown), bestOf(c, shown)]);
   const body = sorted.map((row) => {
     board.control = controls.get(row);
     const at = place.get(row);

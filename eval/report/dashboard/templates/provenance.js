@@ -40,7 +40,7 @@ function behindDifference(apart, unit) {
   return [
     ["other images alone", ends(apart.samples)], ["other seeds and images", ends(apart.both)],
     ["only one was right", apart.wins === null || apart.wins === undefined ? "" : `${count(apart.wins)} times this arm, ${count(apart.losses)} times the control`],
-    ["would be found", apart.detectable ? `from ${points(apart.detectable)} on (80${NARROW}% power)` : ""],
+    ["detectable", apart.detectable ? `from ${points(apart.detectable)} on, with 80${NARROW}% power` : ""],
   ];
 }
 
@@ -66,14 +66,15 @@ function provenance(column, row, control) {
     const apart = control && row.arm !== control.arm ? column.versus(row, control) : null;
     if (apart) {
       told.push([`against ${data.arms[control.arm].name}`, `${change(apart.value, column.unit)} ${changes(apart.low, apart.high, column.unit)}`]);
-      told.push(["test", apart.kind]);
+      told.push(["test", apart.low === null ? `${apart.kind}: no interval` : apart.kind]);
       if (apart.p !== undefined && apart.p !== null) told.push(["p, after Holm", `${pValue(apart.p)}, ${pValue(apart.holm)}`]);
       told.push(...behindDifference(apart, column.unit));
     }
   } else {
     told.push(["column", column.label]);
   }
-  if (column.m !== undefined) told.push(...measureFacts(column.m));
+  const byItsLabel = ["suite", "metric"]; // said by the label above; a column's own hint has room for them
+  if (column.m !== undefined) told.push(...measureFacts(column.m).filter(([term]) => !row || !byItsLabel.includes(term)));
   if (column.m !== undefined && !row) told.push(["templates", data.measures[column.m].templates.join("  ·  ")]);
   if (column.tasks) told.push(["over", column.tasks]);
   if (column.aggregate) told.push(["mean of", `${column.aggregate.needed} measures`], ["what", column.aggregate.description], ["not the published size", column.aggregate.altered.join(", ")]);

@@ -1,5 +1,6 @@
 // What is chosen: kept in the link, so that a link shows the same page. What is as it was at first is left out of it.
-const DEFAULT_TASKS = new Set(data.measures.flatMap((m, i) => (m.main ? [i] : [])));
+const DEFAULT_TASKS = new Set(data.chosen);
+const MAIN_TASKS = new Set(data.measures.flatMap((m, i) => (m.main ? [i] : [])));
 const FIRST = {
   at: "", tasks: DEFAULT_TASKS, view: "values", rows: "arms", sort: "mean", order: "", control: data.control,
   aggregates: true, x: "", y: "mean", xlog: "", ylog: "", labels: true, a: -1, b: -1, curve: "", curvelog: false,

@@ -1,12 +1,14 @@
 // What is worked out anew for each choice of tasks: means over seeds with t-intervals, ranks, win rate, ties.
 const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 
-// Mean over seeds and Student's t-interval; no interval for one seed.
+// Mean over seeds and Student's t-interval; none for one seed, nor for seeds that agree: a spread that was not seen is
+// not a spread of 0.
 function overSeeds(values) {
   const n = values.length;
   const centre = mean(values);
   if (n < 2) return { value: centre, low: null, high: null };
   const sd = Math.sqrt(values.reduce((a, v) => a + (v - centre) ** 2, 0) / (n - 1));
+  if (sd < 1e-9) return { value: centre, low: null, high: null };
   const half = (data.t[Math.min(n - 1, data.t.length) - 1] * sd) / Math.sqrt(n);
   return { value: centre, low: centre - half, high: centre + half };
 }
