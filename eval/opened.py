@@ -73,7 +73,7 @@ def open_sets(places: Sequence[str | EvalSet], suites: Sequence[Suite]) -> list[
             )
     for suite in suites:
         if not any(suite in one.suites for one in found):
-            names = ", ".join(f"{one.name} ({one.evalset.kind})" for one in found)
+            names = ", ".join(f"{one.name} ({_kind(one.evalset)})" for one in found)
             raise ConfigError(
                 f"the suite {suite.label!r} measures {' and '.join(suite.kinds)} sets"
                 f"{f' called {list(suite.sets)}' if suite.sets else ''}, and none of the sets is one: {names}"
@@ -83,6 +83,10 @@ def open_sets(places: Sequence[str | EvalSet], suites: Sequence[Suite]) -> list[
         for suite in one.suites:
             suite.check_splits(one.evalset, {name: one.splits[name] for name in suite.splits_of(one.evalset)})
     return found
+
+
+def _kind(evalset: EvalSet) -> str:
+    return f"{evalset.kind} by several questions, for `fairness`" if has_questions(evalset) else evalset.kind
 
 
 def _require_file_name(one: OpenSet) -> None:

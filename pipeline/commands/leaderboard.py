@@ -38,9 +38,9 @@ def _print_lines(board: dict[str, Any], out: Console) -> None:
     """A line per metric, a column per arm: for more metrics than a terminal is wide."""
     arms = board["arms"][:COLUMNS]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
+    table.add_column("")
     for arm in arms:
-        table.add_column(arm["name"], justify="right")
+        table.add_column(arm["name"], justify="right", no_wrap=True)
     for metric in board["metrics"]:
         table.add_row(metric["label"], *(_estimate(arm["scores"].get(metric["name"])) for arm in arms))
     out.print()
@@ -69,9 +69,9 @@ def print_comparison(comparison: dict[str, Any], out: Console) -> None:
     """A line per main metric, a column per arm, in the comparison's order, and who differs from the control."""
     arms = comparison["arms"][:COLUMNS]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
+    table.add_column("")
     for arm in arms:
-        table.add_column(arm["name"].replace("/", "/\u200b"), justify="right")  # where a long name may be broken
+        table.add_column(arm["name"].replace("/", "/\n"), justify="right", no_wrap=True)
     for measure in comparison["measures"]:
         if measure["main"]:
             table.add_row(measure["label"], *(_compared(comparison, measure, i) for i in range(len(arms))))

@@ -36,6 +36,7 @@ def module(name: str) -> ModuleType:
 
 
 sets, compare, side, metrics = (module(f"eval_{name}") for name in ("sets", "compare", "side", "metrics"))
+costs, words = module("eval_costs"), module("eval_words")
 
 
 @pytest.mark.parametrize("mix", sorted(sets.MIXES))
@@ -50,7 +51,8 @@ def test_a_scaled_mix_keeps_pictures_and_prompts_in_proportion(mix, factor):
             assert one.texts == pytest.approx(wanted, rel=0.15)
     told = sets.proportions(mix, factor)
     if factor <= 20:
-        assert told["written"]["texts_per_picture"] == pytest.approx(told["real"]["texts_per_picture"], rel=0.05)
+        for name in ("pictures", "texts", "distinct_pictures", "distinct_texts"):
+            assert told["written"][name] == pytest.approx(told["real"][name] / factor, rel=0.05)
 
 
 def test_the_mix_called_datacomp_has_as_many_pictures_as_the_40_tasks():
@@ -64,7 +66,7 @@ def test_the_mix_called_datacomp_has_as_many_pictures_as_the_40_tasks():
 
 
 def test_sets_of_a_family_share_prompts_and_others_do_not():
-    found = {one.real.name: sets.words(one) for one in sets.scaled("default", 20)}
+    found = {one.real.name: sets.words(one) for one in sets.scaled("english", 20)}
     names, templates = found["imagenetv2"]
     for small in ("imagenet-a", "imagenet-o"):
         fewer, first = found[small]
@@ -72,6 +74,53 @@ def test_sets_of_a_family_share_prompts_and_others_do_not():
         assert first == templates[: len(first)]
     assert len(templates) == 80
     assert not set(found["vtab/dtd"][0]) & set(found["voc2007_multilabel"][0])
+
+
+def test_distinct_texts_are_those_of_the_lists():
+    found = sets.scaled("english", 40)
+    prompts = {t.format(c=name) for one in found for name in sets.words(one)[0] for t in sets.words(one)[1]}
+    captions = sum(one.texts for one in found if one.real.kind == "retrieval")
+    told = sets.proportions("english", 40)["written"]
+    assert told["distinct_texts"] == pytest.approx(len(prompts) + captions, rel=0.02)  # a few classes share a name
+    assert told["distinct_pictures"] == told["pictures"]
+
+
+def test_languages_share_their_pictures_and_nothing_else(tmp_path):
+    for language in words.LISTS.values():
+        for what, values in (("classnames", ["名字\n二", "nome"]), ("zeroshot_classification_templates", ["{c} !"])):
+            (tmp_path / f"{language}_{what}.json").write_text(json.dumps({"imagenet1k": values * 10}))
+    found = [one for one in sets.scaled("reported", 5000) if one.real.source in ("imagenet1k", "xtd10")]
+    assert len(found) == 4 + 8
+    for one in found:
+        files = [sets.picture("small", (7, i)) for i in range(one.pictures)]
+        sets.write_set(tmp_path, one, 7, files, tmp_path)
+    splits = {one.real.name: open_evalset(str(sets.folder_of(tmp_path, one.real.name))) for one in found}
+    assert splits["imagenet1k-zh"].classnames[:2] == ("名字 二", "nome")
+    assert splits["imagenet1k-zh"].templates[0] == "{c} !"
+    captions = {name: one.split("test").captions for name, one in splits.items() if name.startswith("coco")}
+    assert len({kept.texts for kept in captions.values() if kept}) == 8
+    assert all(len(kept.texts) == sets.MIN_PICTURES for kept in captions.values() if kept)
+    labels = {tuple(one.split("test").labels) for name, one in splits.items() if name.startswith("imagenet")}
+    assert len(labels) == 1
+    told = sets.proportions("reported", 5000)["written"]
+    assert told["pictures"] - told["distinct_pictures"] == 3 * sets.MIN_PICTURES + 7 * sets.MIN_PICTURES
+    with pytest.raises(SystemExit, match="clip-benchmark's"):
+        sets.words(found[0])
+
+
+def test_costs_are_counted_where_they_fall():
+    told = {"pictures": 40, "texts": 100, "distinct_pictures": 10, "distinct_texts": 50}
+    parts = {"start": 2.0, "images": 4.0, "texts": 1.0, "metrics": 0.25, "rest": 0.5, "exit": 1.0}
+    side_of = {"parts": {name: {"cpu_s": seconds} for name, seconds in parts.items()}}
+    ours = costs.costs("ours", side_of, told, "cpu_s")
+    theirs = costs.costs("clip_benchmark", side_of, told, "cpu_s")
+    assert (ours["per_1000_pictures_s"], ours["per_1000_texts_s"], ours["once_s"]) == (400.0, 20.0, 3.0)
+    assert (theirs["per_1000_pictures_s"], theirs["per_1000_texts_s"], theirs["once_s"]) == (100.0, 10.0, 3.0)
+    both = {"ours": ours, "clip_benchmark": theirs}
+    assert costs.projected(both, told) == 1.0
+    more = {**told, "distinct_pictures": 20}
+    assert costs.projected(both, more) == pytest.approx((3 + 8 + 1) / (3 + 4 + 1))
+    assert costs.by_ratio(both)["1 texts per picture"] == pytest.approx(420 / 110, abs=1e-3)
 
 
 @pytest.mark.parametrize(("look", "kind", "size"), [("web", "WEBP", 500), ("jpeg", "JPEG", 640), ("small", "WEBP", 96)])
@@ -86,7 +135,7 @@ def test_pictures_are_a_function_of_their_number_and_all_differ(look, kind, size
 
 @pytest.mark.parametrize("name", ["imagenet-o", "voc2007_multilabel", "flickr8k"])
 def test_what_is_written_is_read(tmp_path, name):
-    one = next(one for one in sets.scaled("default", 1000) if one.real.name == name)
+    one = next(one for one in sets.scaled("english", 1000) if one.real.name == name)
     files = [sets.picture("small", (0, i)) for i in range(one.pictures)]
     sets.write_set(tmp_path, one, 0, files)
     folder = sets.folder_of(tmp_path, name)

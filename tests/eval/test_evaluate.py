@@ -158,7 +158,10 @@ def test_cache_is_keyed_by_content(folder, tmp_path):
     (Path(folder) / "classnames.txt").write_text("\n".join(["ant", "cow", "bee", *NAMES[3:]]) + "\n")
     again = SmallEncoder(seed=0)
     run(again, [folder], tmp_path / "three", cache)
-    assert again.images == 180
+    assert again.images == 0  # other words, the same pictures
+    write_set(Path(folder), samples=89)
+    run(again, [folder], tmp_path / "fewer", cache)
+    assert again.images == 178  # other splits
     for path in cache.rglob("features-*"):
         path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"features-.*delete the file"):

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from labelled_memory import labelled_set
 from PIL import Image
@@ -107,6 +109,13 @@ def test_names_that_make_one_file_are_two_of_a_kind(tmp_path):
     folder = labelled(tmp_path / "zoo")
     two = [open_evalset(folder, "vtab/dtd"), open_evalset(folder, "vtab-dtd")]
     assert "rename" in refused(two, ["zero_shot"])
+
+
+def test_labels_that_are_names_must_tell_classes_apart(tmp_path):
+    table = pa.table({"image": [picture(0), picture(1)], "label": ["crane", "cow"]})
+    pq.write_table(table, tmp_path / "test.parquet")
+    two = open_evalset(str(tmp_path), "birds", ("crane", "cow", "crane"), ("a {c}",))
+    assert "two classes are called 'crane'" in refused([two], ["zero_shot"], DataError)
 
 
 def test_a_folder_may_have_no_name_left(tmp_path):
