@@ -28,7 +28,8 @@ clip-benchmark's faults, and what is done about them without touching its number
 
 * its accuracy fails with numpy >= 2.4, so its environment has numpy 2.3.5;
 * with more loader processes than shards (its default is 4, and every set here is one shard, as all are up to 10,000
-  pictures) webdataset finds no samples: it runs with 0 and with 1 over few pictures of ``english``, and the faster is kept;
+  pictures) webdataset finds no samples: it runs with 0 and with 1 over a few pictures of ``english``, and the faster is
+  kept (``--quick``: with 1);
 * autocast is on by default and on a CPU eleven times slower: ``--no_amp`` (ours has none);
 * recall@k fails where there are fewer than k pictures: no set is that small;
 * acc5 is a bare NaN below 5 classes, where ours is null: no set has so few;

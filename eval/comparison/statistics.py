@@ -139,7 +139,7 @@ class Paired:
 
     Attributes:
         values: difference of each common seed.
-        n, mean, sd, ci95: as in `Mean`.
+        n, mean, sd, ci95: as in `Mean`; no interval when all differences are equal.
         p: two-sided paired t-test; None for one seed or when all differences are equal.
         sign: sign test over seeds.
         detectable: the smallest true difference that this number of seeds finds with 80 % power at the 5 % level, given
@@ -167,7 +167,8 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
         error, df = found.sd / math.sqrt(found.n), found.n - 1
         p = 2 * float(special.stdtr(df, -abs(found.mean) / error))
         detectable = minimum_detectable_effect(error, df)
-    return Paired(values, found.n, found.mean, found.sd, found.ci95, p, sign_test(list(values.values())), detectable)
+    interval = found.ci95 if found.sd else None  # seeds that happen to agree tell nothing of their spread
+    return Paired(values, found.n, found.mean, found.sd, interval, p, sign_test(list(values.values())), detectable)
 
 
 def minimum_detectable_effect(

@@ -134,6 +134,10 @@ class Suite(Options):
         """Paths and patterns of what results depend on beside the sets; its content is part of what was asked."""
         return []
 
+    def paths(self) -> set[str]:
+        """Options that are nothing but places of `files`."""
+        return set()
+
     def split_of(self, evalset: EvalSet) -> str:
         """The split of this set that is scored."""
         return self.split

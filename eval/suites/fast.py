@@ -71,6 +71,9 @@ class Fast(PromptedSuite):
         super().check_splits(evalset, splits)
         self._files(evalset.name)
 
+    def paths(self) -> set[str]:
+        return {"history"}
+
     def told(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """`history` as the hash of what it held of this set, for it is made of paths."""
         return super().told(facts) | {"history": [facts["history"]] if "history" in facts else []}

@@ -82,7 +82,8 @@ def _check(task: Task, sources: Sequence[EvalSource], suites: tuple[Any, ...]) -
 
 def evaluation_identity(suites: Sequence[Any], sources: Sequence[str]) -> dict[str, Any]:
     """What is measured on what."""
-    return {"suites": [{**s.model_dump(mode="json"), "version": s.version} for s in suites], "sets": list(sources)}
+    told = [{**s.model_dump(mode="json", exclude=s.paths()), "version": s.version} for s in suites]
+    return {"suites": told, "sets": list(sources)}
 
 
 def all_sources(work: Work, sources: Sequence[EvalSource]) -> tuple[EvalSource, ...]:

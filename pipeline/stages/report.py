@@ -26,7 +26,7 @@ class ReportStage(Stage):
     """
 
     kind: ClassVar[str] = "report"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     config: Config = None  # type: ignore[assignment]
 
     def identity(self) -> dict[str, Any]:

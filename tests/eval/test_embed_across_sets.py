@@ -3,6 +3,7 @@
 import io
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -97,12 +98,12 @@ def in_order(models, sets, **options):
 @pytest.mark.parametrize("sizes", [(3, 5, 9), (1, 1, 1, 1), (8, 8), (17, 2, 4, 1)])
 def test_small_sets_cost_as_many_batches_as_one_large_one(monkeypatch, sizes):
     ran, starts = counted(monkeypatch, MODELS[0]), np.cumsum([0, *sizes])
-    sets = [a_set(f"s{i}", PICTURES[a:b]) for i, (a, b) in enumerate(zip(starts[:-1], starts[1:], strict=True))]
+    sets = [a_set(f"s{i}", PICTURES[a:b]) for i, (a, b) in enumerate(pairwise(starts))]
     in_order(MODELS[:1], sets, threads=1)
     assert ran["batches"] == -(-sum(sizes) // BATCH)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 39), min_size=1, max_size=25), min_size=1, max_size=5),
     st.integers(1, 3),
@@ -128,10 +129,12 @@ def test_cached_files_do_not_know_what_came_next(tmp_path):
     in_order(MODELS, sets, cache_dir=str(tmp_path / "together"), threads=1)
     for one in sets:
         EmbedOnce(MODELS, str(tmp_path / "alone"), threads=1).embed(one, one.parts["test"])
-    files = sorted(path.name for path in (tmp_path / "alone").iterdir())
-    assert sorted(path.name for path in (tmp_path / "together").iterdir()) == files
-    for name in files:
-        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "together" / name).read_bytes()
+    kept = [
+        {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in (tmp_path / name).rglob("*.npz")}
+        for name in ("alone", "together")
+    ]
+    assert len(kept[0]) == len(sets) * len(MODELS)
+    assert kept[0] == kept[1]
 
 
 def test_a_broken_picture_is_told_when_its_own_set_is_embedded():

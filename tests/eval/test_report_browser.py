@@ -40,10 +40,11 @@ CONTRAST = """
     const [r, g, b] = c.slice(0, 3).map((v) => ((v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
+  const known = new Map();
   const behind = (el) => {
-    const layers = [];
-    for (; el; el = el.parentElement) layers.push(parse(getComputedStyle(el).backgroundColor));
-    return layers.reduceRight((under, top) => over(top, under), [255, 255, 255, 1]);
+    if (!el) return [255, 255, 255, 1];
+    if (!known.has(el)) known.set(el, over(parse(getComputedStyle(el).backgroundColor), behind(el.parentElement)));
+    return known.get(el);
   };
   const bad = [];
   for (const el of document.querySelectorAll("body *")) {
@@ -103,10 +104,14 @@ class Visit:
 
     def read_through(self) -> None:
         """Scroll to the end, so that every plot of a selected tab is drawn."""
-        height = self.page.evaluate("document.documentElement.scrollHeight")
-        for y in range(0, height, 800):
-            self.page.evaluate("y => scrollTo(0, y)", y)
-            self.page.wait_for_timeout(40)
+        self.page.evaluate(
+            """async () => {
+              for (let y = 0; y < document.documentElement.scrollHeight; y += 800) {
+                scrollTo({ top: y, behavior: "instant" });
+                await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+              }
+            }"""
+        )
         self.page.wait_for_function(
             "[...document.querySelectorAll('.plot')].every(p => !p.clientWidth || p.querySelector('.main-svg'))"
         )
@@ -140,9 +145,7 @@ def test_reads_well_and_does_nothing_else(browser: Any, url: str, size: dict[str
         assert visit.page.evaluate(CONTRAST) == []
         visit.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert visit.overflow() <= 0
-        for tab in visit.page.locator("[role=tab]").all():
-            if tab.is_visible():
-                tab.click()
+        visit.page.evaluate("document.querySelectorAll('[role=tab]').forEach((t) => t.checkVisibility() && t.click())")
         visit.read_through()
         assert visit.overflow() <= 0
         visit.check_quiet()

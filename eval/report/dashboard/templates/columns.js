@@ -70,7 +70,7 @@ function paired(row, control, measures) {
     return j >= 0 && mine[i] !== null && theirs[j] !== null ? [mine[i] - theirs[j]] : [];
   });
   if (!pairs.length) return null;
-  return { ...overSeeds(pairs), kind: `paired by seed, ${pairs.length} ${pairs.length === 1 ? "pair" : "pairs"}` };
+  return { ...overSeeds(pairs), single: pairs.length === 1, kind: `paired by seed, ${pairs.length} ${pairs.length === 1 ? "pair" : "pairs"}` };
 }
 
 // What was tested where the runs were compared, if it was; else by seeds, here.
@@ -168,7 +168,8 @@ function places(column, sorted) {
     let j = i + 1;
     while (j < there.length) {
       const apart = column.versus(there[j], there[i]);
-      const unsure = apart ? apart.low !== null && !excludesZero(apart) : column.of(there[j]).value === column.of(there[i]).value;
+      // one pair has no test, so places are only an order; several that agree have seen no spread, which is no difference
+      const unsure = apart ? (apart.low === null ? !apart.single : !excludesZero(apart)) : column.of(there[j]).value === column.of(there[i]).value;
       if (!unsure) break;
       j += 1;
     }

@@ -13,7 +13,9 @@ function overSeeds(values) {
   return { value: centre, low: centre - half, high: centre + half };
 }
 
-// Rank of each value, 1 = best; equal ones share the mean of their places; null stays null.
+// Rank of each value, 1 = best; equal ones share the mean of their places; null stays null. Equal is what does not differ
+// by more than the numbers of the page were rounded.
+const ROUNDING = 1.5e-6;
 function ranks(values, higher) {
   const sign = higher ? 1 : -1;
   return values.map((v) => {
@@ -22,8 +24,8 @@ function ranks(values, higher) {
     let equal = 0;
     for (const other of values) {
       if (other === null) continue;
-      if (sign * other > sign * v) better += 1;
-      else if (other === v) equal += 1;
+      if (Math.abs(other - v) <= ROUNDING * Math.max(1, Math.abs(v))) equal += 1;
+      else if (sign * other > sign * v) better += 1;
     }
     return better + (equal + 1) / 2;
   });
