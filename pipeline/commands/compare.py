@@ -44,13 +44,17 @@ def compare_runs(
         raise CurateError(f"two runs are called {twice!r}; a name is a run's row on the page, so they must differ")
     pages = [_relative(run, target) for run in found]
     comparison = write_evaluation(
-        found, target, title=" · ".join(names), control=control, encoders=encoders, pages=pages, shifts=_shifts(shifts)
+        found, target, title=_title(names), control=control, encoders=encoders, pages=pages, shifts=_shifts(shifts)
     )
     print_comparison(comparison, out)
     page = storage.join(target, "index.html")
     out.print(f"page {page}", soft_wrap=True, markup=False)
     if open_browser:
         webbrowser.open(Path(page).absolute().as_uri())
+
+
+def _title(names: Sequence[str]) -> str:
+    return " · ".join(names) if len(names) <= 4 else f"{' · '.join(names[:3])} and {len(names) - 3} more"
 
 
 def _shifts(texts: Sequence[str]) -> dict[str, list[str]] | None:
