@@ -13,13 +13,16 @@ pixels as lossless WebP.
 
 Mixes:
 
-``reported``  what clip-benchmark's own page on its results tells to run, but for large English sets: its multilingual
-              ImageNet benchmark (the 50,000 validation pictures in four languages), its multilingual MS-COCO benchmark
-              (1,000 pictures in eight), and the sets of ``english``.
-``english``   sets of at most 10,000 pictures, of which nearly all prompts are ImageNet's 80 templates and captions.
-              No two share a picture. 1 picture : 3.8 texts.
-``datacomp``  all 40 tasks of DataComp, most lumped together: 732,000 pictures, 310,000 prompts, 30,000 captions. No two
-              share a picture. 1 picture : 0.46 texts.
+``multilingual``  what one runs of clip-benchmark's to tell how a model does in other languages than English, and in
+                  English: ``reported``, and Babel-ImageNet in the languages of ``reported`` (the classes that each has,
+                  80 templates). 29 sets.
+``reported``      what clip-benchmark's page on its own results tells to run, but for large English sets: its
+                  multilingual ImageNet benchmark (the 50,000 validation pictures in four languages), its multilingual
+                  MS-COCO benchmark (1,000 pictures in eight), and the sets of ``english``. 21 sets.
+``english``       nine sets of at most 10,000 pictures, of which nearly all prompts are ImageNet's 80 templates and
+                  captions. No two share a picture. 1 picture : 3.8 texts.
+``datacomp``      all 40 tasks of DataComp, most lumped together: 732,000 pictures, 310,000 prompts, 30,000 captions. No
+                  two share a picture. 1 picture : 0.46 texts.
 
 A picture of two sets counts twice in ``pictures``, once in ``distinct_pictures``; texts likewise.
 """
@@ -109,7 +112,13 @@ COCO = tuple(
     for word in ("es", "it", "ko", "pl", "ru", "tr", "zh", "en")
 )
 
+BABEL = tuple(
+    Real(f"babel-{word}", 50 * n, n, 80, family="babel", language=word, pictures_of="imagenet1k")
+    for word, n in {"es": 845, "it": 773, "ko": 648, "pl": 778, "ru": 748, "tr": 559, "zh": 885, "ja": 733}.items()
+)
+
 MIXES: dict[str, tuple[Real, ...]] = {
+    "multilingual": (*IMAGENET, *BABEL, *COCO, *ENGLISH),
     "reported": (*IMAGENET, *COCO, *ENGLISH),
     "english": ENGLISH,
     "datacomp": (
@@ -218,8 +227,9 @@ def words(one: Scaled, lists: Path | None = None) -> tuple[list[str], list[str]]
     Args:
         lists: folder of clip-benchmark's files of class names; English sets do without.
     """
-    if one.real.family == "imagenet":
-        names, templates = eval_words.imagenet(one.real.language, lists if one.real.language != "en" else None)
+    if one.real.family:
+        lists = lists if one.real.language != "en" else None
+        names, templates = getattr(eval_words, one.real.family)(one.real.language, lists)
         return names[: one.classes], templates[: one.templates]
     names, templates = eval_words.imagenet()
     start = sum(one.real.name.encode()) % 500
@@ -285,11 +295,11 @@ def written(mix: str, factor: float, lists: Path | None = None, folder: Path | N
     made: dict[str, list[bytes]] = {}
     _sources()  # before the processes part
     with multiprocessing.get_context("fork").Pool(min(2, os.cpu_count() or 1)) as pool:
-        for one in scaled(mix, factor):
+        for one in sorted(scaled(mix, factor), key=lambda one: -one.pictures):  # the largest of a source is a first
             number = numbers.setdefault(one.real.source, len(numbers))
             if one.real.source not in made:
                 asked = [(one.real.look, (number, index)) for index in range(one.pictures)]
                 made[one.real.source] = pool.map(_task, asked, chunksize=8)
-            write_set(place, one, number, made[one.real.source], lists)
+            write_set(place, one, number, made[one.real.source][: one.pictures], lists)
     (place / "whole").write_text(json.dumps(proportions(mix, factor)) + "\n")
     return place

@@ -1,8 +1,9 @@
-"""Class names, templates and captions of the evaluation benchmark, in eight languages.
+"""Class names, templates and captions of the evaluation benchmark, in many languages.
 
-ImageNet's class names and templates are the real ones: open_clip's in English, and clip-benchmark's own files in
-Chinese, Italian and Japanese, so a prompt has as many tokens as it has in the world (with CLIP's vocabulary 10 in
-English, 12 in Italian, 21 in Japanese, 26 in Chinese). Captions are put together from phrases, about as long as COCO's.
+ImageNet's class names and templates are the real ones: open_clip's in English, and clip-benchmark's own files in other
+languages (its multilingual ImageNet and Babel-ImageNet), so a prompt has as many tokens as it has in the world (with
+CLIP's vocabulary 10 in English, 12 in Italian, 21 in Japanese, 26 in Chinese). Captions are put together from phrases,
+about as long as COCO's.
 """
 
 from __future__ import annotations
@@ -81,6 +82,16 @@ def imagenet(language: str = "en", lists: Path | None = None) -> tuple[list[str]
         path = lists / f"{LISTS[language]}_{what}.json"
         found.append([" ".join(line.split()) for line in json.loads(path.read_text("utf-8"))["imagenet1k"]])
     return found[0], found[1]
+
+
+@functools.cache
+def babel(language: str, lists: Path | None) -> tuple[list[str], list[str]]:
+    """Babel-ImageNet's class names (of those classes that a language has) and translated templates."""
+    if lists is None:
+        raise SystemExit(f"class names in {language!r} are clip-benchmark's; say where its files are")
+    names = json.loads((lists / "babel_imagenet.json").read_text("utf-8"))[language.upper()][1]
+    templates = json.loads((lists / "nllb_dist13b_prompts.json").read_text("utf-8"))[language.upper()]
+    return [" ".join(name.split()) for name in names], [" ".join(t.split()).replace("{}", "{c}") for t in templates]
 
 
 def captions(rng: np.random.Generator, count: int, language: str = "en") -> list[str]:

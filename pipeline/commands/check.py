@@ -9,7 +9,7 @@ import tempfile
 import psutil
 from rich.console import Console
 
-from ...errors import ConfigError, DataError, StorageError
+from ...errors import ConfigError, StorageError
 from ...eval.opened import open_sets
 from ...shards import storage
 from ...shards.evalsets.builtin import BUILTIN
@@ -44,7 +44,7 @@ def check_evaluation(config: Config) -> list[str]:
     Built-in sets are written into a temporary folder for it, a second or so each.
 
     Raises:
-        DataError: everything that is missing in them.
+        ConfigError: everything that is missing in them.
         ConfigError: a suite or a set would measure nothing.
     """
     if config.eval is None:
@@ -62,7 +62,7 @@ def check_evaluation(config: Config) -> list[str]:
             told.append(str(error))
     found = check(given)
     if told or found.problems:
-        raise DataError("\n".join(dict.fromkeys([*told, *found.problems])))
+        raise ConfigError("\n".join(dict.fromkeys([*told, *found.problems])))
     with tempfile.TemporaryDirectory(prefix="curate-check-") as folder:
         sources = []
         for source in config.eval.data:

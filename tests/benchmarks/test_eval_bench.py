@@ -89,8 +89,11 @@ def test_languages_share_their_pictures_and_nothing_else(tmp_path):
     for language in words.LISTS.values():
         for what, values in (("classnames", ["名字\n二", "nome"]), ("zeroshot_classification_templates", ["{c} !"])):
             (tmp_path / f"{language}_{what}.json").write_text(json.dumps({"imagenet1k": values * 10}))
-    found = [one for one in sets.scaled("reported", 5000) if one.real.source in ("imagenet1k", "xtd10")]
-    assert len(found) == 4 + 8
+    babel = {one.real.language.upper(): [[0], ["名字 二"] * 20] for one in sets.scaled("multilingual", 5000)}
+    (tmp_path / "babel_imagenet.json").write_text(json.dumps(babel))
+    (tmp_path / "nllb_dist13b_prompts.json").write_text(json.dumps({key: ["a  {} ."] * 80 for key in babel}))
+    found = [one for one in sets.scaled("multilingual", 5000) if one.real.source in ("imagenet1k", "xtd10")]
+    assert len(found) == 4 + 8 + 8
     for one in found:
         files = [sets.picture("small", (7, i)) for i in range(one.pictures)]
         sets.write_set(tmp_path, one, 7, files, tmp_path)
@@ -100,10 +103,11 @@ def test_languages_share_their_pictures_and_nothing_else(tmp_path):
     captions = {name: one.split("test").captions for name, one in splits.items() if name.startswith("coco")}
     assert len({kept.texts for kept in captions.values() if kept}) == 8
     assert all(len(kept.texts) == sets.MIN_PICTURES for kept in captions.values() if kept)
+    assert splits["babel-ko"].templates[0] == "a {c} ."
     labels = {tuple(one.split("test").labels) for name, one in splits.items() if name.startswith("imagenet")}
     assert len(labels) == 1
-    told = sets.proportions("reported", 5000)["written"]
-    assert told["pictures"] - told["distinct_pictures"] == 3 * sets.MIN_PICTURES + 7 * sets.MIN_PICTURES
+    told = sets.proportions("multilingual", 5000)["written"]
+    assert told["pictures"] - told["distinct_pictures"] == (3 + 8 + 7) * sets.MIN_PICTURES
     with pytest.raises(SystemExit, match="clip-benchmark's"):
         sets.words(found[0])
 

@@ -13,6 +13,7 @@ from curate.errors import DataError
 from curate.filters.memory import MemoryContext
 from curate.filters.mixing import auc, balance, combined, least_squares, logistic, moments_of
 from curate.filters.scorers.mix import Mix, mean_interval, thinned
+from curate.shards.evalsets.source import EvalSource
 from curate.shards.uid import stable_uid
 
 
@@ -124,7 +125,7 @@ def test_what_each_way_reads():
     assert trusted.targets() == {"good": ["a", "b"]}
     assert (trusted.columns(), trusted.encoders(), trusted.evalsets(), trusted.files()) == (["a", "b"], [], [], [])
     flyt = mix(columns=["a"], learn={"type": "m_flyt", "downstream": "digits", "encoder": "clip"})
-    assert (flyt.targets(), flyt.encoders(), flyt.evalsets()) == ({}, ["clip"], ["digits"])
+    assert (flyt.targets(), flyt.encoders(), flyt.evalsets()) == ({}, ["clip"], [EvalSource(path="digits")])
     assert Mix.whole_pool
     assert Mix.model_validate(trusted.model_dump(mode="json")) == trusted
 

@@ -17,6 +17,7 @@ from curate.filters.memory import MemoryContext, MemoryPool
 from curate.filters.mixing import auc
 from curate.filters.scorers.flyt import Flyt, FlytState, head_scores
 from curate.filters.scorers.mix import Mix
+from curate.shards.evalsets.source import EvalSource
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "mixing.py"
 
@@ -93,7 +94,7 @@ def test_a_head_scores_every_row_by_its_embeddings(mixing, world, tmp_path, make
     options = mixing.gradients(labelled, steps=18, seeds=1, batch_size=96, pretrained=reference, hidden=8)
     del options["type"]
     scorer = Flyt.model_validate({"features": "e", "train": options})
-    assert (scorer.columns(), scorer.evalsets()) == (["e.image", "e.text"], [labelled])
+    assert (scorer.columns(), scorer.evalsets()) == (["e.image", "e.text"], [EvalSource(path=labelled)])
     context = context_of(mixing, world, tmp_path)
     state = scorer.fit(context.of(pool))
     found = np.concatenate([scorer.score(part, "f", state)["f"] for part in pool.members])

@@ -45,7 +45,7 @@ eval: {{suites: [zero_shot, linear_probe], data: [digits], control: everything}}
 cluster: {{address: {address}, workers: {workers}}}
 """
 
-VARYING = ("_stats.json", "index.html", "report.json")  # hold durations
+VARYING = ("_stats.json", "index.html", "report.json", "dashboard.json", "comparison.json")  # hold durations
 VARYING_FOLDERS = ("tensorboard",)
 
 

@@ -170,7 +170,7 @@ def test_check_tells_every_problem_at_once_and_describes_the_sets(folder):
     empty.mkdir()
     said = checked(evaluated(folder, ["zero_shot"], [str(good), "digits"]))
     assert "ok  evaluation set good: classification; test 20; 10 classes; 1 templates" in said
-    with pytest.raises(DataError) as told:
+    with pytest.raises(ConfigError) as told:
         checked(evaluated(folder, ["zero_shot"], [str(good), str(bad), str(empty), {"path": f"{good}/"}, "digitz"]))
     lines = str(told.value).splitlines()
     assert any("0.tar" in line and "missing" in line for line in lines)
