@@ -18,8 +18,11 @@ first.
 what the core can do. What is gained: pictures that sets share are embedded once (languages, relabelled sets); a text
 costs its own length, not 77 tokens, and is encoded once however many sets share it (an English prompt an eighth of
 what it costs there, a Chinese one a third); the model is loaded once. So 5x holds where sets share pictures. It cannot
-hold, with any code that gives these numbers, where every picture is new: ``english`` gains 3x, and ``datacomp``, with
-two pictures per text, less than 2x. ``by_mix`` and ``by_ratio`` tell what to expect of others.
+hold, with any code that gives these numbers, where every picture is new: ``english`` gains about 3x, and ``datacomp``,
+with two pictures per text, about 2x. ``by_mix`` and ``by_ratio`` tell what to expect of others.
+
+On a machine that is busy with other things the ratios come out too low: clip-benchmark's two torch threads then wait
+for each other, turning. ``load_before`` tells for each run.
 
 Sets are scaled down by ``factor``, which makes start-up weigh more than it does in the world, and clip-benchmark pays
 it for every set: ``full_size`` is what the measured costs per picture and per text give for the real numbers of both.
