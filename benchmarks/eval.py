@@ -17,9 +17,9 @@ first.
 **Where 5x holds, and where it cannot.** A picture costs both sides the same matrix products, and both run them near
 what the core can do. What is gained: pictures that sets share are embedded once (languages, relabelled sets); a text
 costs its own length, not 77 tokens, and is encoded once however many sets share it (an English prompt an eighth of
-what it costs there, a Chinese one a third); the model is loaded once. So 5x holds where sets share pictures. It cannot
-hold, with any code that gives these numbers, where every picture is new: ``english`` gains about 3x, and ``datacomp``,
-with two pictures per text, about 2x. ``by_mix`` and ``by_ratio`` tell what to expect of others.
+what it costs there, a Chinese one a third); the model is loaded once. So about 5x holds where sets share pictures. It
+cannot hold, with any code that gives these numbers, where every picture is new: ``english`` gains 2.7x, and
+``datacomp``, with two pictures per text, about 1.5x. ``by_mix`` and ``by_ratio`` tell what to expect of others.
 
 On a machine that is busy with other things the ratios come out too low: clip-benchmark's two torch threads then wait
 for each other, turning. ``load_before`` tells for each run.
