@@ -11,6 +11,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,6 @@ from ..errors import DataError
 from ..shards import storage
 from ..shards.evalsets.base import EvalSet, EvalSplit
 from ..shards.images.image import ImageError, decode_rgb
-from .results.files import read_results
 
 SIDE = 112  # longest side of a small copy, pixels
 QUALITY = 80
@@ -61,18 +61,18 @@ class Seen:
     table: pa.Table
 
 
-def seen_on(models: Sequence[tuple[str, str]], dataset: str) -> list[Seen]:
+def seen_on(models: Sequence[tuple[str, str, Mapping[str, Any]]], dataset: str) -> list[Seen]:
     """What the first model of each arm did on a set, by the suite that shows most: zero-shot, else the first.
 
     Args:
-        models: (arm, folder of its results), in order.
+        models: (arm, folder of its results, its ``results.json``), in order.
     """
     found: dict[str, Seen] = {}
     suite = None
-    for arm, folder in models:
+    for arm, folder, results in models:
         if arm in found:
             continue
-        records = [r for r in read_results(folder)["results"] if r["dataset"] == dataset]
+        records = [r for r in results["results"] if r["dataset"] == dataset]
         records.sort(key=lambda r: r["type"] != "zero_shot")
         record = next((r for r in records if suite is None or r["suite"] == suite), None)
         if record is not None:

@@ -86,12 +86,11 @@ class EvalPlanner:
         option = self._config.eval
         assert option is not None
         built = self.builtin_sets(option.data)
-        sources = tuple(source for source in option.data if source.path not in BUILTIN)
         measured = {
             "suites": tuple(option.suites),
-            "sources": sources,
+            "sources": tuple(option.data),
             "source_identities": (
-                *(source_identity(source, "eval.data") for source in sources),
+                *(source_identity(source, "eval.data") for source in option.data),
                 *(storage.identity(path) for s in option.suites for file in s.files() for path in found_files(file, s)),
             ),
         }

@@ -14,7 +14,6 @@ from ...eval.opened import open_sets
 from ...shards import storage
 from ...shards.evalsets.builtin import BUILTIN
 from ...shards.evalsets.check import check
-from ...shards.evalsets.source import EvalSource
 from ..config import Config, load
 from ..plan import make_plan
 from ..stages.evaluation import source_identity
@@ -68,7 +67,7 @@ def check_evaluation(config: Config) -> list[str]:
         for source in config.eval.data:
             if source.path in BUILTIN:
                 BUILTIN[source.path](place := os.path.join(folder, f"wds_{source.path}"))
-                source = EvalSource(path=place)
+                source = source.at(place)
             sources.append(source)
         open_sets([one for source in sources for one in source.open()], config.eval.suites)
     return [f"ok  evaluation set {one.line()}" for one in found.sets]

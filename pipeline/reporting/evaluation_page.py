@@ -61,8 +61,9 @@ def write_evaluation(
 
     names = {(m["run"], m["subset"]): comparison["arms"][m["arm"]]["name"] for m in comparison["models"]}
     owned = [("", bank) for bank in banks] if banks is not None else list(_banks(runs))
-    shown = list(_shown(comparison, models, names, owned))
-    languages = list(_languages(comparison, models))
+    told = [read_results(one.folder) for _, one in models]
+    shown = list(_shown(comparison, models, told, names, owned))
+    languages = list(_languages(comparison, told))
     beside = Beside(
         arms={
             name: behind
@@ -73,7 +74,7 @@ def write_evaluation(
         mistakes=[mistake for one in shown for mistake in mistakes_of(one)],
         retrieved=[query for one in shown for query in galleries_of(one)],
         groups=[table for table, _ in languages],
-        altered=_altered(models),
+        altered=_altered(told),
         samples={measure: n for _, sizes in languages for measure, n in sizes.items()},
     )
     build_dashboard(dashboard_of(comparison, title, beside=beside), out)
@@ -125,7 +126,7 @@ def _banks(runs: Sequence[RunResults]) -> Iterator[tuple[str, pa.Table]]:
 
 
 def _languages(
-    comparison: dict[str, Any], models: Sequence[tuple[RunResults, Measured]]
+    comparison: dict[str, Any], told: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[Groups, dict[str, int]]]:
     """A table of languages for each multilingual measure, and the test samples of each language's own measure."""
     arms = [arm["name"] for arm in comparison["arms"]]
@@ -135,7 +136,7 @@ def _languages(
             continue
         mine = {m["metric"]: m["id"] for m in known.values() if m["protocol"] == place}
         metric = str(protocol["main_metric"]).partition(":")[0]
-        entries = next((found for _, one in models if (found := _told_languages(one, protocol))), ())
+        entries = next((found for one in told if (found := _told_languages(one, protocol))), ())
         entries = [entry for entry in entries if f"{metric}:{entry['language']}" in mine]
         if not entries or protocol["main_metric"] not in mine:
             continue
@@ -158,20 +159,20 @@ def _languages(
         yield table, dict(zip(ids, sizes, strict=True))
 
 
-def _told_languages(one: Measured, protocol: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _told_languages(results: Mapping[str, Any], protocol: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each language's entry in a model's results of a protocol; [] if it was not measured by it."""
     alike = ("dataset", "suite", "dataset_digest", "text_hash", "version")
-    for record in read_results(one.folder)["results"]:
+    for record in results["results"]:
         if all(record[key] == protocol[key] for key in alike):
             return record.get("languages") or []
     return []
 
 
-def _altered(models: Sequence[tuple[RunResults, Measured]]) -> dict[str, list[str]]:
+def _altered(told: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Named means -> those of their members that some model was measured on at another size than the published one."""
     found: dict[str, dict[str, None]] = {}
-    for _, one in models:
-        for mean in read_results(one.folder)["aggregates"]:
+    for results in told:
+        for mean in results["aggregates"]:
             found.setdefault(mean["name"], {}).update(dict.fromkeys(mean.get("not_whole", ())))
     return {name: list(members) for name, members in found.items() if members}
 
@@ -179,19 +180,23 @@ def _altered(models: Sequence[tuple[RunResults, Measured]]) -> dict[str, list[st
 def _shown(
     comparison: dict[str, Any],
     models: Sequence[tuple[RunResults, Measured]],
+    told: Sequence[Mapping[str, Any]],
     names: dict[tuple[str, str], str],
     banks: Sequence[tuple[str, pa.Table]],
 ) -> Iterator[Shown]:
     """The sets with examples: once each, of the protocol that the first arm was measured by.
 
     Args:
+        told: ``results.json`` of each model.
         banks: examples by the name of their run, "" = of all; those of a run that measured another set of the same
             name are not shown, for their numbers mean other pictures.
     """
-    folders = [(names[run.name, one.arm], one.folder) for run, one in models]
+    folders = [
+        (names[run.name, one.arm], one.folder, results) for (run, one), results in zip(models, told, strict=True)
+    ]
     first = {}
-    for _, folder in folders:
-        for described in read_results(folder)["sets"]:
+    for results in told:
+        for described in results["sets"]:
             first.setdefault(described["name"], described["classnames"])
     run_of = {name: run for (run, _), name in names.items()}
     for dataset in dict.fromkeys(name for _, bank in banks for name in bank["dataset"].unique().to_pylist()):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from ...eval.examples import PICTURES, collect, seen_on
+from ...eval.results.files import read_results
 from ...shards import storage
 from ...shards.evalsets.base import EvalSet
 from ...shards.evalsets.builtin import BUILTIN
@@ -17,9 +18,10 @@ from .source import RunData
 def example_banks(run: RunData, models: Sequence[Measured]) -> list[pa.Table]:
     """One bank per set, of the suite that shows most; no set has more than its share of the pictures."""
     sets = evalsets_of(run)
+    told = [(m.arm, m.folder, read_results(m.folder)) for m in models]
     banks = []
     for evalset in sets:
-        seen = seen_on([(m.arm, m.folder) for m in models], evalset.name)
+        seen = seen_on(told, evalset.name)
         if seen:
             banks.append(collect(evalset, seen, PICTURES // len(sets)))
     return banks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -87,17 +88,23 @@ def evaluation_identity(suites: Sequence[Any], sources: Sequence[str]) -> dict[s
 
 
 def all_sources(work: Work, sources: Sequence[EvalSource]) -> tuple[EvalSource, ...]:
-    """Built-in sets where the stages before wrote them, and those of the config."""
-    built = (storage.join(a.data, a.summary["folder"]) for r, a in work.inputs.items() if r.startswith("evalset/"))
-    return (*(EvalSource(path=folder) for folder in built), *sources)
+    """The sets of the config in its order, built-in ones where the stages before wrote them."""
+
+    def place(source: EvalSource) -> EvalSource:
+        built = work.inputs.get(f"evalset/{source.path}")
+        return source if built is None else source.at(storage.join(built.data, built.summary["folder"]))
+
+    return tuple(place(source) for source in sources)
 
 
 def source_identity(source: EvalSource, where: str) -> str:
-    """What files and options of a source are, for a fingerprint.
+    """What files and options of a source are, for a fingerprint; a built-in set's files are those of its own stage.
 
     Raises:
         ConfigError: nothing is there.
     """
+    if source.path in BUILTIN:
+        return json.dumps([source.path, source.told()], sort_keys=True)
     if not storage.exists(source.path):
         raise ConfigError(f"{where}: {unknown('file, folder or built-in evaluation set', source.path, BUILTIN)}")
     return source.identity()

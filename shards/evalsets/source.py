@@ -131,9 +131,12 @@ class EvalSource(Options):
             data = [(folder.rsplit("/", 1)[-1], storage.identity(folder)) for folder in self.folders()]
         except FileNotFoundError as error:
             raise ConfigError(f"evaluation data: nothing is there: {self.path}") from error
-        told = self.model_dump(mode="json", exclude={"path", "classnames", "templates"})
-        told |= {"classnames": self._lines("classnames"), "templates": self._lines("templates"), "data": data}
-        return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(json.dumps([self.told(), data], sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    def told(self) -> dict[str, Any]:
+        """What the options say about the data, wherever it lies; files of names and templates by what they hold."""
+        options = self.model_dump(mode="json", exclude={"path", "classnames", "templates"})
+        return options | {"classnames": self._lines("classnames"), "templates": self._lines("templates")}
 
 
 def _path_alone(value: Any) -> Any:

@@ -24,6 +24,7 @@ from curate.eval.report.dashboard import Dashboard
 from curate.eval.report.dashboard.check import check_dashboard
 from curate.eval.report.dashboard.from_comparison import Background, Beside, dashboard_of
 from curate.eval.report.dashboard.payload import payload
+from curate.eval.results.files import read_results
 from curate.eval.suites import parse_suites
 from curate.pipeline.reporting.evaluation_page import write_evaluation
 from curate.pipeline.run_results import Measured, RunResults
@@ -116,7 +117,7 @@ def comparison(root: Path) -> dict[str, Any]:
 
 
 def the_bank(root: Path) -> list[pa.Table]:
-    folders = [(one.subset, one.folder) for one in models(root)]
+    folders = [(one.subset, one.folder, read_results(one.folder)) for one in models(root)]
     return [collect(open_evalset(str(root / f"wds_{n}_test")), seen_on(folders, n)) for n in ("zoo", "told")]
 
 
@@ -303,7 +304,8 @@ def test_examples_of_another_set_of_the_same_name_are_not_mixed_in(root, tmp_pat
     encoder = NoisyEncoder(1.0, 5)
     sets = open_sets([str(other)], parse_suites(["retrieval"]))
     evaluate_encoders({"x": encoder}, sets, {"x": str(tmp_path / "x")})
-    bank = collect(open_evalset(str(other)), seen_on([("x", str(tmp_path / "x"))], "told"))
+    of_x = ("x", str(tmp_path / "x"), read_results(str(tmp_path / "x")))
+    bank = collect(open_evalset(str(other)), seen_on([of_x], "told"))
     banks = {"first": pa.concat_tables([SCHEMA.empty_table(), *the_bank(root)]), "second": bank}
     for name, table in banks.items():
         write_bank(str(tmp_path / f"{name}.parquet"), [table])

@@ -32,6 +32,7 @@ from curate.eval.examples import (
 )
 from curate.eval.metrics.outcomes import Outcomes
 from curate.eval.report.dashboard.from_bank import Shown, galleries_of, mistakes_of
+from curate.eval.results.files import read_results
 from curate.eval.suites.retrieval import RetrievalOutcomes
 from curate.shards.evalsets.base import Captions
 
@@ -264,7 +265,7 @@ def test_seen_on_takes_the_first_model_of_each_arm_and_one_suite(tmp_path):
         folder = tmp_path / f"model{i}"
         records = [record_of(folder, "letters", answers(40, 4, 0.5, i), suite) for suite in suites]
         folders.append(write_results(folder, [*records, record_of(folder, "other", answers(9, 3, 0.5, i))]))
-    models = list(zip(("a", "a", "b", "c"), folders, strict=True))
+    models = [(arm, folder, read_results(folder)) for arm, folder in zip("aabc", folders, strict=True)]
     found = seen_on(models, "letters")
     assert [(one.arm, one.record["suite"]) for one in found] == [("a", "zero_shot"), ("b", "zero_shot")]
     assert found[0].table.equals(pq.read_table(f"{folders[0]}/outcomes/letters.zero_shot.parquet"))

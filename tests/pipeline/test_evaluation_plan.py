@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from curate.eval.suites import parse_suites
 from curate.pipeline.commands.check import check_config
 from curate.pipeline.config import load
 from curate.pipeline.plan import make_plan
-from curate.pipeline.stages.evaluation import EvalCheckStage, EvalStage, _check
+from curate.pipeline.stages.evaluation import EvalCheckStage, EvalStage, _check, all_sources
 from curate.shards.demo.captions import WORDS
+from curate.shards.evalsets.builtin import BUILTIN
 from curate.shards.evalsets.source import EvalSource
 from curate.shards.evalsets.write import write_retrieval
 
@@ -233,6 +235,20 @@ def test_a_fingerprint_knows_what_is_measured_and_not_how_it_is_scheduled(folder
     assert fingerprint([{"type": "zero_shot", "canonicalize": True}]) != first
     (made / "zeroshot_classification_templates.txt").write_text("the {c}\n")
     assert fingerprint(["zero_shot"]) != first
+
+
+def test_options_of_built_in_sets_count_and_sets_keep_their_order(folder):
+    """A name and templates of a built-in set's own, after a set of the config."""
+    made, words = str(small_set(folder)), {"path": "digits", "name": "scans", "templates": ["the digit {c}"]}
+    plans = [stages(evaluated(folder, ["zero_shot"], data)) for data in ([made, words], [made, "digits"])]
+    first, second = (plan.named("eval/everything") for plan in plans)
+    assert first.fingerprint != second.fingerprint
+    written = SimpleNamespace(data=str(folder / "made"), summary={"folder": "wds_digits"})
+    BUILTIN["digits"](str(folder / "made" / "wds_digits"))
+    work: Any = SimpleNamespace(inputs={"evalset/digits": written})
+    small, scans = (one for source in all_sources(work, first.sources) for one in source.open())
+    assert small.name == "small"
+    assert (scans.name, scans.templates) == ("scans", ("the digit {c}",))
 
 
 def test_templates_in_a_file_are_part_of_what_was_asked(folder):
